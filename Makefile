@@ -1,0 +1,61 @@
+# Everything a contributor runs. `make` alone lists the targets. Only Go is needed, and, for the race
+# detector, a C compiler.
+
+GO       ?= go
+FUZZTIME ?= 10s
+BENCH    ?= .
+# Caddy's releases are built with these tags: they leave out the databases of its internal certificate authority.
+TAGS     ?= nobadger,nomysql,nopgx
+LINT      = $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
+
+# The race detector needs cgo and a supported platform; `go list` knows both without building anything.
+# Evaluated where it is used, so that `make` alone runs no command.
+RACE      = $(shell $(GO) list -race errors >/dev/null 2>&1 && echo -race)
+RACE_NOTE = @test -n "$(RACE)" || echo "note: no C compiler (or no race detector for this platform): testing without -race"
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test integration lint fmt fuzz bench cover ci
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## build Caddy with this plugin into bin/caddy
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -o bin/caddy ./cmd/caddy
+
+demo: build ## build, then run the demo on loopback; no account needed
+	bin/caddy demo
+
+test: ## run the tests that need only Go, with the race detector where there is one
+	$(RACE_NOTE)
+	$(GO) test $(RACE) -shuffle=on -tags $(TAGS) ./...
+
+integration: ## run the tests of the built binary (build tag integration; some need Chromium)
+	$(RACE_NOTE)
+	$(GO) test $(RACE) -count=1 -v -tags integration,$(TAGS) ./integration/...
+
+lint: ## run golangci-lint, built from source on first use (a few minutes)
+	$(LINT) run ./...
+
+fmt: ## format the code: gofumpt and gci
+	$(LINT) fmt ./...
+
+# `go test -list` prints a package's targets and then a line "ok <package>"; go fuzzes one target at a time.
+fuzz: ## fuzz every target for FUZZTIME (10s)
+	@set -e; \
+	targets=$$($(GO) test -tags $(TAGS) -list '^Fuzz' ./...); \
+	echo "$$targets" | awk '/^Fuzz/ { name[n++] = $$1 } /^ok/ { for (i = 0; i < n; i++) print $$2, name[i]; n = 0 }' | \
+	while read -r package name; do \
+		echo "==> $$package $$name"; \
+		$(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done
+
+bench: ## run the benchmarks; BENCH=regexp picks some
+	$(GO) test -tags $(TAGS) -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+cover: ## measure what the tests cover; the report is coverage.html
+	$(GO) test -tags $(TAGS) -coverpkg=./caddytinybird/...,./internal/... -coverprofile=coverage.out ./...
+	$(GO) tool cover -html=coverage.out -o coverage.html
+	@$(GO) tool cover -func=coverage.out | tail -n 1
+
+ci: ## run everything that CI runs
+	.ci/run
