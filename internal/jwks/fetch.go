@@ -1,0 +1,107 @@
+package jwks
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// fetchTimeout bounds one fetch from the dial to the last byte.
+const fetchTimeout = 10 * time.Second
+
+// newClient returns the client to fetch with, and whether it is the set's own. Redirects are never followed: the
+// keys of an issuer come from where the operator said, over the transport security they asked for.
+func newClient(c *http.Client) (client *http.Client, owned bool) {
+	client = &http.Client{}
+	if c != nil {
+		*client = *c
+	} else {
+		owned = true
+		client.Transport = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			DialContext:            (&net.Dialer{Timeout: fetchTimeout}).DialContext,
+			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+			TLSHandshakeTimeout:    fetchTimeout,
+			IdleConnTimeout:        30 * time.Second,
+			MaxIdleConns:           1,
+			MaxResponseHeaderBytes: 64 << 10,
+			ForceAttemptHTTP2:      true,
+		}
+	}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return client, owned
+}
+
+// fetch gets and parses the issuer's document. The error holds neither the URL nor any part of the document.
+func (s *Set) fetch(ctx context.Context) result {
+	r := result{source: SourceNetwork}
+	doc, err := s.get(ctx)
+	if err != nil {
+		r.err = fmt.Errorf("fetch key set: %w", err)
+		return r
+	}
+	r.keys, r.skipped, r.err = ParseSet(doc)
+	r.fetched = s.o.Now()
+	return r
+}
+
+func (s *Set) get(ctx context.Context) (doc []byte, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, errTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.o.URL, http.NoBody)
+	if err != nil {
+		return nil, fmt.Errorf("make the request: %w", withoutURL(err))
+	}
+	req.Header.Set("Accept", "application/json, application/jwk-set+json")
+	req.Header.Set("User-Agent", "caddy-tinybird")
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return nil, explain(ctx, withoutURL(err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the issuer answered with status %d instead of 200", resp.StatusCode)
+	}
+	doc, err = io.ReadAll(io.LimitReader(resp.Body, s.o.MaxBody+1))
+	if err != nil {
+		return nil, explain(ctx, err)
+	}
+	if int64(len(doc)) > s.o.MaxBody {
+		return nil, fmt.Errorf("the document is larger than %d bytes", s.o.MaxBody)
+	}
+	return doc, nil
+}
+
+var errTimeout = fmt.Errorf("no complete answer within %v", fetchTimeout)
+
+// explain names our own timeout as the cause, which the transport reports as a bare "context deadline exceeded".
+func explain(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errTimeout) {
+		return fmt.Errorf("%w: %w", errTimeout, err)
+	}
+	return err
+}
+
+// withoutURL drops the URL that net/http and net/url put into their errors: a query can hold a credential.
+func withoutURL(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		return ue.Err
+	}
+	return err
+}
+
+// printableURL is the part of a URL that may be shown.
+func printableURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "(unreadable URL)"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}

@@ -1,0 +1,35 @@
+package ratelimit
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// SetHeaders puts the result on h: RateLimit and RateLimit-Policy as structured fields
+// (draft-ietf-httpapi-ratelimit-headers), X-RateLimit-Limit, -Remaining and -Reset as Tinybird sends them, and
+// Retry-After if the request was refused. All times are whole seconds, rounded up: a client that waits as long
+// as it is told to gets in, and has waited less than a second too long.
+func (r Result) SetHeaders(h http.Header) {
+	limit := strconv.Itoa(r.Limit.Burst)
+	remaining := strconv.Itoa(r.Remaining)
+	reset := strconv.FormatInt(seconds(r.Reset), 10)
+	window := "1"
+	if r.Limit.RPS > 0 && r.Limit.Burst > r.Limit.RPS {
+		window = strconv.Itoa((r.Limit.Burst-1)/r.Limit.RPS + 1)
+	}
+
+	h.Set("Ratelimit-Policy", `"default";q=`+limit+`;w=`+window)
+	h.Set("Ratelimit", `"default";r=`+remaining+`;t=`+reset)
+	h.Set("X-Ratelimit-Limit", limit)
+	h.Set("X-Ratelimit-Remaining", remaining)
+	h.Set("X-Ratelimit-Reset", reset)
+	if !r.Allowed {
+		h.Set("Retry-After", strconv.FormatInt(max(seconds(r.RetryAfter), 1), 10))
+	}
+}
+
+// seconds rounds d up to whole seconds.
+func seconds(d time.Duration) int64 {
+	return int64((d + time.Second - 1) / time.Second)
+}

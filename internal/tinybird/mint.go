@@ -1,0 +1,126 @@
+package tinybird
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/maypok86/otter/v2"
+)
+
+// Defaults of MinterOptions.
+const (
+	DefaultTTL       = time.Minute
+	DefaultMaxTokens = 10_000
+)
+
+// MinterOptions configure a Minter.
+type MinterOptions struct {
+	Key         []byte           // the workspace admin token's bytes, as they are
+	WorkspaceID string           // a UUID
+	TTL         time.Duration    // how long a token lives, at least a second; 0: DefaultTTL
+	MaxTokens   int              // how many are kept; 0: DefaultMaxTokens
+	Now         func() time.Time // nil: time.Now
+}
+
+// Minter signs grants as Tinybird JWTs and keeps what it signed while it is good for. It is safe for
+// concurrent use.
+type Minter struct {
+	key       []byte
+	workspace string
+	ttl       time.Duration
+	now       func() time.Time
+	tokens    *otter.Cache[string, minted]
+}
+
+// minted is a signed token and when it expires, on the wall clock, which is the one Tinybird looks at.
+type minted struct {
+	token   string
+	expires time.Time
+}
+
+// NewMinter returns a minter. Its errors never hold the key.
+func NewMinter(o MinterOptions) (*Minter, error) {
+	if err := checkSecret(string(o.Key)); err != nil {
+		return nil, err
+	}
+	if err := CheckWorkspaceID(o.WorkspaceID); err != nil {
+		return nil, err
+	}
+	if o.TTL == 0 {
+		o.TTL = DefaultTTL
+	}
+	if o.TTL < time.Second {
+		return nil, errors.New("the token's ttl must be at least 1s")
+	}
+	if o.MaxTokens == 0 {
+		o.MaxTokens = DefaultMaxTokens
+	}
+	if o.MaxTokens < 0 {
+		return nil, errors.New("the number of tokens to keep must be positive")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	// No expiry is given to the cache, so it runs no goroutine; a token that is too old is replaced when it
+	// is asked for.
+	tokens, err := otter.New(&otter.Options[string, minted]{MaximumSize: o.MaxTokens})
+	if err != nil {
+		return nil, fmt.Errorf("token cache: %w", err)
+	}
+	return &Minter{key: slices.Clone(o.Key), workspace: o.WorkspaceID, ttl: o.TTL, now: o.Now, tokens: tokens}, nil
+}
+
+// Mint returns a token for the grant, limited to rps requests per second where 0 is no limit. A token that
+// was minted for a grant that says the same is returned again while at least a third of its life is left.
+// A grant that has a rate is never signed without a limit.
+func (m *Minter) Mint(g *Grant, rps int) (token string, cached bool, err error) {
+	if err := checkGrant(g, rps); err != nil {
+		return "", false, fmt.Errorf("mint: %w", err)
+	}
+	key := cacheKey(g, rps)
+	now := m.now()
+	if t, ok := m.tokens.GetIfPresent(key); ok && m.fresh(t, now) {
+		return t.token, true, nil
+	}
+	t, err := m.sign(g, rps, now)
+	if err != nil {
+		return "", false, fmt.Errorf("mint: %w", err)
+	}
+	m.tokens.Set(key, t)
+	return t.token, false, nil
+}
+
+// fresh reports whether a token is good for use. One that has more than a whole life left is from before
+// the clock was set back.
+func (m *Minter) fresh(t minted, now time.Time) bool {
+	left := t.expires.Sub(now)
+	return left >= m.ttl/3 && left < m.ttl+time.Second
+}
+
+func (m *Minter) sign(g *Grant, rps int, now time.Time) (minted, error) {
+	// exp is whole seconds. Rounded up, because rounded down a short-lived token can be dead on arrival.
+	expires := now.Add(m.ttl + time.Second - 1).Unix()
+	c := claims{
+		WorkspaceID: m.workspace,
+		Name:        g.TokenName,
+		Expires:     expires,
+		Scopes:      []scope{{Type: scopePipesRead, Resource: g.Pipe, FixedParams: g.Fixed}},
+	}
+	if rps > 0 {
+		c.Limits = &limits{RPS: rps}
+	}
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString(m.key)
+	if err != nil {
+		return minted{}, err
+	}
+	return minted{token: token, expires: time.Unix(expires, 0)}, nil
+}
+
+// Close drops the kept tokens. The minter goes on working for requests that are still under way.
+func (m *Minter) Close() {
+	m.tokens.InvalidateAll()
+	m.tokens.StopAllGoroutines()
+}
