@@ -1,0 +1,152 @@
+package clerk
+
+import (
+	"net/http"
+)
+
+// state is what a request is, in the SDK's terms.
+type state uint8
+
+const (
+	signedOut state = iota
+	signedIn
+	// handshake: the browser should be sent to Clerk to bring its cookies up to date. Where that cannot be
+	// done the request is signed out for the same reason.
+	handshake
+)
+
+// decision is what was found out about a request.
+type decision struct {
+	state    state
+	reason   string // the SDK's, unless signed in
+	token    string // the token that was judged, if any
+	suffixed bool   // the cookies with the instance's suffix counted
+	identity *Identity
+	failure  *failure
+}
+
+func out(s state, f *failure) decision {
+	return decision{state: s, reason: f.reason, failure: f}
+}
+
+// decide finds the token and judges it. A token in the header is the last word: a cookie is no fallback for a
+// bad one. Then the first of the other sources that holds a token, or the traces of a session, decides.
+func (v *Verifier) decide(r *http.Request) decision {
+	if v.header {
+		token, f := headerToken(r.Header)
+		if f != nil {
+			return out(signedOut, f)
+		}
+		if token != "" {
+			return v.decideToken(r, token)
+		}
+	}
+	last := out(signedOut, failNoToken)
+	for _, s := range v.others {
+		d, found := last, false
+		switch s.Kind {
+		case SourceCookie:
+			d, found = v.decideCookies(r)
+			last = d
+		case SourceQuery:
+			d, found = v.decideQuery(r, s.Name)
+		case SourceHeader: // came first
+		}
+		if found {
+			return d
+		}
+	}
+	return last
+}
+
+func (v *Verifier) decideQuery(r *http.Request, name string) (d decision, found bool) {
+	token, f := queryToken(r.URL.RawQuery, name)
+	if f != nil {
+		return out(signedOut, f), true
+	}
+	if token == "" {
+		return decision{}, false
+	}
+	return v.decideToken(r, token), true
+}
+
+// decideToken judges a token that was sent by itself. The state of the browser plays no part.
+func (v *Verifier) decideToken(r *http.Request, token string) decision {
+	d := v.decideCandidate(r, v.candidate(token))
+	d.token = token
+	return d
+}
+
+// decideCookies judges the session of a browser. found is false if the cookies show no trace of one.
+func (v *Verifier) decideCookies(r *http.Request) (d decision, found bool) {
+	s := v.readSession(r.Header)
+	d = v.decideSession(r, &s)
+	d.token, d.suffixed = s.token, s.suffixed
+	return d, s.token != "" || s.clientUAT != 0
+}
+
+func (v *Verifier) decideSession(r *http.Request, s *session) decision {
+	if v.instance.Development {
+		if r.URL.Query().Has(cookieDevBrowser) {
+			return out(handshake, failDevSync)
+		}
+		if v.ownCookie(r.Header, cookieDevBrowser, s.suffixed) == "" {
+			return out(handshake, failDevMissing)
+		}
+	}
+	switch {
+	case s.clientUAT == 0 && s.token == "":
+		return out(signedOut, failNoToken)
+	case s.clientUAT == 0:
+		return out(handshake, failNoClientUAT)
+	case s.token == "":
+		return out(handshake, failNoSessionCookie)
+	case s.candidate.fault != nil:
+		return out(signedOut, s.candidate.fault)
+	case s.candidate.parsed != nil && s.candidate.parsed.otherKind():
+		return out(signedOut, failType)
+	}
+	// A sign-in or sign-out since the token was issued makes it a token of the past, even if it verifies.
+	if iat, ok, _ := s.candidate.unverified().seconds("iat"); ok && iat < s.clientUAT {
+		return out(handshake, failOldSession)
+	}
+	return v.decideCandidate(r, s.candidate)
+}
+
+// decideCandidate verifies the token. One that is only out of its time could be replaced by a handshake.
+func (v *Verifier) decideCandidate(r *http.Request, c candidate) decision {
+	id, f := v.judge(r.Context(), c)
+	if f == nil {
+		return decision{state: signedIn, identity: id}
+	}
+	d := out(signedOut, f)
+	switch f.reason {
+	case reasonExpired:
+		d.state, d.reason = handshake, reasonSessionExpired+v.notRefreshed(r)
+	case reasonNotActive:
+		d.state, d.reason = handshake, reasonSessionNBF
+	case reasonIssuedLater:
+		d.state, d.reason = handshake, reasonSessionIAT
+	}
+	return d
+}
+
+// notRefreshed says why an expired token was not exchanged for a new one.
+func (v *Verifier) notRefreshed(r *http.Request) string {
+	switch {
+	case r.Method != http.MethodGet:
+		return "non-eligible-non-get"
+	case v.instance.CookieSuffix == "" || cookie(r.Header, cookieRefresh+"_"+v.instance.CookieSuffix) == "":
+		return "non-eligible-no-refresh-cookie"
+	default:
+		return "missing-api-client"
+	}
+}
+
+// ownCookie reads a cookie from the set that counts.
+func (v *Verifier) ownCookie(h http.Header, name string, suffixed bool) string {
+	if suffixed {
+		name += "_" + v.instance.CookieSuffix
+	}
+	return cookie(h, name)
+}

@@ -1,0 +1,187 @@
+package devstack
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// maxSessions bounds the signed-in browsers that the issuer remembers; the oldest are forgotten first.
+const maxSessions = 1000
+
+// clientCookie is the issuer's own, in Clerk's case on the Frontend API's host: it is what a fresh token is given
+// for when the last one has expired. No script can read it and no other site can send it.
+const clientCookie = "__client"
+
+type devSession struct {
+	userKey  string
+	signedIn time.Time
+}
+
+// signedIn is the answer of sign-in and of token.
+type signedIn struct {
+	User  User          `json:"user"`
+	Org   *Organization `json:"org"`
+	Token string        `json:"token"`
+}
+
+func (i *Issuer) devRoutes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /dev/sign-in", i.devSignIn)
+	mux.HandleFunc("POST /dev/sign-out", i.devSignOut)
+	mux.HandleFunc("GET /dev/token", i.devToken)
+	mux.HandleFunc("GET /dev/users", i.devUsers)
+	mux.HandleFunc("POST /dev/rotate", i.devRotate)
+	return mux
+}
+
+func (i *Issuer) devSignIn(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		User string `json:"user"`
+	}
+	if !readJSON(w, r, &in) {
+		return
+	}
+	u, ok := UserByKey(in.User)
+	if !ok {
+		writeJSON(w, http.StatusNotFound, map[string]string{"error": "There is no user of that name; GET dev/users lists them."})
+		return
+	}
+	// Clerk dates the sign-in by the second, and so does the first token.
+	s := devSession{userKey: u.Key, signedIn: i.now().Truncate(time.Second)}
+	azp := i.party(r)
+	secure := strings.HasPrefix(azp, "https://")
+	http.SetCookie(w, &http.Cookie{
+		Name: clientCookie, Value: i.remember(s), Path: "/", MaxAge: 365 * 24 * 3600,
+		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: secure,
+	})
+	for _, c := range i.clientCookies(s.signedIn, secure) {
+		http.SetCookie(w, c)
+	}
+	i.answerToken(w, u, azp, secure)
+}
+
+func (i *Issuer) devToken(w http.ResponseWriter, r *http.Request) {
+	s, ok := i.session(r)
+	if !ok {
+		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "Nobody is signed in; POST dev/sign-in first."})
+		return
+	}
+	u, ok := UserByKey(s.userKey)
+	if !ok {
+		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "Nobody is signed in; POST dev/sign-in first."})
+		return
+	}
+	azp := i.party(r)
+	i.answerToken(w, u, azp, strings.HasPrefix(azp, "https://"))
+}
+
+func (i *Issuer) answerToken(w http.ResponseWriter, u User, azp string, secure bool) {
+	token, err := i.Token(u.Key, AZP(azp))
+	if err != nil {
+		writeJSON(w, http.StatusInternalServerError, map[string]string{"error": "The token could not be signed."})
+		return
+	}
+	for _, c := range i.sessionCookies(token, secure) {
+		http.SetCookie(w, c)
+	}
+	writeJSON(w, http.StatusOK, signedIn{User: u, Org: u.Organization, Token: token})
+}
+
+func (i *Issuer) devSignOut(w http.ResponseWriter, r *http.Request) {
+	if c, err := r.Cookie(clientCookie); err == nil {
+		i.mu.Lock()
+		delete(i.sessions, c.Value)
+		i.mu.Unlock()
+	}
+	for _, c := range i.clearCookies(false) {
+		http.SetCookie(w, c)
+	}
+	http.SetCookie(w, &http.Cookie{Name: clientCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode}) //nolint:gosec // deletes it
+	writeJSON(w, http.StatusOK, map[string]bool{"signed_out": true})
+}
+
+func (i *Issuer) devUsers(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string][]User{"users": Users()})
+}
+
+func (i *Issuer) devRotate(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		KeepKid bool `json:"keep_kid"`
+	}
+	if !readJSON(w, r, &in) {
+		return
+	}
+	if err := i.Rotate(in.KeepKid); err != nil {
+		writeJSON(w, http.StatusInternalServerError, map[string]string{"error": "The key could not be made."})
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"kid": i.KeyID()})
+}
+
+// party is the azp of a token asked for by r: Clerk takes the Origin of the request. A GET of the same origin has
+// none, so the app's origin stands in, and without one the origin that r was sent to.
+func (i *Issuer) party(r *http.Request) string {
+	if o := r.Header.Get("Origin"); o != "" {
+		return o
+	}
+	if app := i.AppOrigin(); app != "" {
+		return app
+	}
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
+func (i *Issuer) session(r *http.Request) (devSession, bool) {
+	c, err := r.Cookie(clientCookie)
+	if err != nil {
+		return devSession{}, false
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	s, ok := i.sessions[c.Value]
+	return s, ok
+}
+
+func (i *Issuer) remember(s devSession) string {
+	handle := rand.Text()
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.order) >= maxSessions {
+		delete(i.sessions, i.order[0])
+		i.order = i.order[1:]
+	}
+	i.sessions[handle] = s
+	i.order = append(i.order, handle)
+	return handle
+}
+
+// readJSON reads one small JSON object; an empty body counts as {}.
+func readJSON(w http.ResponseWriter, r *http.Request, into any) bool {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		writeJSON(w, http.StatusBadRequest, map[string]string{"error": "The body is not the JSON object that this endpoint takes."})
+		return false
+	}
+	return true
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, `{"error":"The answer could not be encoded."}`, http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}

@@ -1,0 +1,172 @@
+// Package forward asks Tinybird one question and copies its answer back.
+//
+// The request that goes up is built from parsed parts, and the answer that comes down is built from a list of
+// headers and a body. Nothing is carried over that is not named here, so there is no hop-by-hop header,
+// forwarded-for header, cookie or second credential to remember to remove.
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+)
+
+// DefaultTimeout is the default of both timeouts. A query runs for up to 30 s at Tinybird.
+const DefaultTimeout = 35 * time.Second
+
+// ErrAborted says that the answer broke off after a part of it had been sent. The caller must break the
+// connection to the client (panic with http.ErrAbortHandler): to end the response regularly would make a part
+// of an answer look like the whole.
+var ErrAborted = errors.New("the answer broke off")
+
+// The reasons for which this package gives up on Tinybird.
+var (
+	errHeaderTimeout = errors.New("no answer within the time limit")
+	errIdleTimeout   = errors.New("no more of the answer within the time limit")
+)
+
+// Options configure a Forwarder.
+type Options struct {
+	// Base is Tinybird's API: scheme, host and an optional path to put before every request's. Required.
+	Base *url.URL
+	// Transport makes the round trip. Required. It must not follow redirects; no http.Transport does.
+	Transport http.RoundTripper
+	// HeaderTimeout bounds the time from the start until the answer's headers are there, connecting
+	// included; 0 means DefaultTimeout.
+	HeaderTimeout time.Duration
+	// IdleTimeout bounds the time between two pieces of the answer's body. Time in which the client is slow
+	// to take one does not count. 0 means DefaultTimeout.
+	IdleTimeout time.Duration
+	// PassErrors shows Tinybird's own error texts to the client, except for those about the credential and
+	// those that hold something like one.
+	PassErrors bool
+}
+
+// Forwarder sends requests to one Tinybird API. It holds no state between requests and may be used
+// concurrently.
+type Forwarder struct {
+	base          url.URL
+	transport     http.RoundTripper
+	headerTimeout time.Duration
+	idleTimeout   time.Duration
+	passErrors    bool
+}
+
+// Request is one question.
+type Request struct {
+	Method   string
+	Path     string      // from the root of the API, with nothing in it that needs escaping
+	RawQuery string      // encoded
+	Body     []byte      // JSON, or empty; must not be changed afterwards, the transport may still read it
+	Client   http.Header // the client's header, of which a few fields are copied
+	Token    string      // the credential
+}
+
+// Outcome is what the operator wants to know about a request, answered or not.
+type Outcome struct {
+	// UpstreamStatus is the status of Tinybird's answer, 0 if there was none.
+	UpstreamStatus int
+	// Duration is the time until the headers of Tinybird's answer, or until the lack of them was plain.
+	Duration time.Duration
+	// Err says why Tinybird's answer did not reach the client as it was. It holds no credential.
+	Err error
+}
+
+// New returns a Forwarder.
+func New(o Options) *Forwarder {
+	f := &Forwarder{
+		base:          *o.Base,
+		transport:     o.Transport,
+		headerTimeout: o.HeaderTimeout,
+		idleTimeout:   o.IdleTimeout,
+		passErrors:    o.PassErrors,
+	}
+	f.base.Path = strings.TrimRight(f.base.Path, "/")
+	f.base.RawPath = strings.TrimRight(f.base.RawPath, "/")
+	if f.headerTimeout <= 0 {
+		f.headerTimeout = DefaultTimeout
+	}
+	if f.idleTimeout <= 0 {
+		f.idleTimeout = DefaultTimeout
+	}
+	return f
+}
+
+// Forward asks Tinybird and writes its answer to w. What is already in w's header stays, but for the fields
+// that come from the answer.
+//
+// The error is nil when the whole answer was written. An *apierr.Error means that nothing was written and is
+// the answer to give. Other errors wrap ErrAborted, context.Canceled (the client went away) or both.
+func (f *Forwarder) Forward(ctx context.Context, w http.ResponseWriter, q Request) (Outcome, error) {
+	x := exchange{Forwarder: f, client: ctx, token: q.Token}
+	x.ctx, x.cancel = context.WithCancelCause(ctx)
+	defer x.cancel(nil)
+
+	start := time.Now()
+	resp, err := x.roundTrip(q)
+	out := Outcome{Duration: time.Since(start)}
+	if err != nil {
+		err = x.unanswered(err)
+	} else {
+		defer resp.Body.Close()
+		out.UpstreamStatus = resp.StatusCode
+		err = x.deliver(w, resp)
+	}
+	out.Err = err
+	if refusal := (*apierr.Error)(nil); errors.As(err, &refusal) {
+		out.Err = refusal.Err
+	}
+	return out, err
+}
+
+// exchange is one request and its answer.
+type exchange struct {
+	*Forwarder
+	client context.Context //nolint:containedctx // an exchange lives as long as the call it belongs to
+	ctx    context.Context //nolint:containedctx // the same, cancelled as well when Tinybird is too slow
+	cancel context.CancelCauseFunc
+	token  string
+}
+
+// roundTrip sends the request and waits for the headers of the answer.
+func (x *exchange) roundTrip(q Request) (*http.Response, error) {
+	timer := x.giveUpAfter(x.headerTimeout, errHeaderTimeout)
+	defer timer.Stop()
+	resp, err := x.transport.RoundTrip(x.request(q))
+	if err != nil {
+		return nil, err
+	}
+	if !timer.Stop() {
+		// Too late by a hair: the body cannot be read any more.
+		resp.Body.Close()
+		return nil, errHeaderTimeout
+	}
+	return resp, nil
+}
+
+// deliver hands an answer on, or says with which refusal to answer instead.
+func (x *exchange) deliver(w http.ResponseWriter, resp *http.Response) error {
+	if !servable(resp.StatusCode) {
+		return x.refusal(w.Header(), resp)
+	}
+	return x.answer(w, resp)
+}
+
+// giveUpAfter cancels the exchange after d, unless the timer is stopped or reset in time.
+func (x *exchange) giveUpAfter(d time.Duration, cause error) *time.Timer {
+	return time.AfterFunc(d, func() { x.cancel(cause) })
+}
+
+// gone returns an error if the client, or whoever else owns the request, has given up on it.
+func (x *exchange) gone() error {
+	if err := x.client.Err(); errors.Is(err, context.Canceled) {
+		return fmt.Errorf("the client went away: %w", err)
+	}
+	return nil
+}

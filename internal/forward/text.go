@@ -1,0 +1,83 @@
+package forward
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// maxErrorBody is the largest error body, in bytes, of which the text is used.
+	maxErrorBody = 8 << 10
+	// errorBodyTimeout is how long the client waits for the text of an error whose status is known.
+	errorBodyTimeout = 2 * time.Second
+	// minSecretPart is the length, in bytes, from which a part of the token counts as a secret.
+	minSecretPart = 16
+)
+
+var errSecret = errors.New("(the reason is left out: it holds something like a credential)")
+
+// errorText returns the member "error" of Tinybird's error body, or "" if there is none that can be used. It
+// never returns a text that holds something like a credential: Tinybird quotes a token it does not like.
+func (x *exchange) errorText(resp *http.Response) string {
+	timer := x.giveUpAfter(min(x.idleTimeout, errorBodyTimeout), errIdleTimeout)
+	defer timer.Stop()
+	body, err := readErrorBody(resp)
+	if err != nil || len(body) > maxErrorBody || !utf8.Valid(body) {
+		return ""
+	}
+	var envelope struct {
+		Error string `json:"error"`
+	}
+	if json.Unmarshal(body, &envelope) != nil || holdsSecret(envelope.Error, x.token) {
+		return ""
+	}
+	return strings.TrimSpace(envelope.Error)
+}
+
+// readErrorBody reads up to one byte more than is used. The client's Accept-Encoding went up, so the text may be
+// packed; gzip is the one packing that every client accepts.
+func readErrorBody(resp *http.Response) ([]byte, error) {
+	var r io.Reader = io.LimitReader(resp.Body, maxErrorBody+1)
+	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, fmt.Errorf("unpack the error: %w", err)
+		}
+		r = io.LimitReader(z, maxErrorBody+1)
+	}
+	body, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read the error: %w", err)
+	}
+	return body, nil
+}
+
+// holdsSecret tells whether text holds the token, one of its parts, or anything that looks like the beginning of
+// a JSON Web Token or of one of Tinybird's own tokens ("p.ey...").
+func holdsSecret(text, token string) bool {
+	if strings.Contains(text, "eyJ") || strings.Contains(text, "p.ey") {
+		return true
+	}
+	for part := range strings.SplitSeq(token, ".") {
+		if len(part) >= minSecretPart && strings.Contains(text, part) {
+			return true
+		}
+	}
+	return token != "" && strings.Contains(text, token)
+}
+
+// withoutSecrets returns err, or another error if its text holds a secret: net/http quotes lines of an answer
+// that is no HTTP, and such a line may be an echo of the request.
+func withoutSecrets(err error, token string) error {
+	if holdsSecret(err.Error(), token) {
+		return errSecret
+	}
+	return err
+}
