@@ -1,0 +1,334 @@
+package caddytinybird
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("tinybird", parseTinybird)
+	httpcaddyfile.RegisterDirectiveOrder("tinybird", httpcaddyfile.Before, "reverse_proxy")
+	httpcaddyfile.RegisterGlobalOption("clerk", parseGlobalClerk)
+}
+
+func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	handler := new(Handler)
+	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	tinybird [<matcher>] {
+//		clerk           <publishable_key> | { ... }   # as the global option clerk
+//		signing_key     <token>
+//		workspace_id    <uuid>
+//		upstream        <url>
+//		token {
+//			name <text>
+//			ttl  <duration>
+//		}
+//		rate_limit      <rps> [burst <n>]
+//		fixed_param     <name> <value> [string|number|boolean]
+//		pipe <name>... {
+//			fixed_param  <name> <value> [string|number|boolean]
+//			require      role|permission|feature|plan <value>...
+//			params       <name>...
+//			formats      <format>...
+//			rate_limit   <rps> [burst <n>]
+//			unrestricted
+//		}
+//		errors          json | caddy
+//		upstream_errors hide | pass
+//		transport http { ... }
+//		limits {
+//			tokens    <n>
+//			counters  <n>
+//			url_size  <bytes>
+//			body_size <bytes>
+//		}
+//	}
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if err := noArgs(d); err != nil {
+		return err
+	}
+	directive := d.Token()
+	p := handlerParser{Handler: h}
+	if err := parseBlock(d, &p, handlerOptions); err != nil {
+		return err
+	}
+	return p.check(directive)
+}
+
+// handlerParser is the handler with the places of its pipes, for errors that only the whole block shows.
+type handlerParser struct {
+	*Handler
+	pipes []pipeParser
+}
+
+type pipeParser struct {
+	Pipe
+	at caddyfile.Token
+}
+
+var handlerOptions = map[string]option[handlerParser]{
+	"clerk": {parse: func(p *handlerParser, d *caddyfile.Dispenser) error {
+		p.Clerk = new(Clerk)
+		return p.Clerk.unmarshal(d)
+	}},
+	"signing_key":     setText(func(p *handlerParser) *string { return &p.SigningKey }, checkLiteralSecret("signing_key")),
+	"workspace_id":    setText(func(p *handlerParser) *string { return &p.WorkspaceID }, tinybird.CheckWorkspaceID),
+	"upstream":        setText(func(p *handlerParser) *string { return &p.Upstream }, checkUpstream),
+	"token":           {parse: parseToken},
+	"rate_limit":      {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
+	"fixed_param":     {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseFixedParam(&p.FixedParams, d) }, repeated: true},
+	"pipe":            {parse: parsePipe, repeated: true},
+	"errors":          setText(func(p *handlerParser) *string { return &p.Errors }, oneOf("errors", "json", "caddy")),
+	"upstream_errors": setText(func(p *handlerParser) *string { return &p.UpstreamErrors }, oneOf("upstream_errors", "hide", "pass")),
+	"transport":       {parse: parseTransport},
+	"limits": {parse: func(p *handlerParser, d *caddyfile.Dispenser) error {
+		if err := noArgs(d); err != nil {
+			return err
+		}
+		p.Limits = new(Limits)
+		return parseBlock(d, p.Limits, limitsOptions)
+	}},
+}
+
+var limitsOptions = map[string]option[Limits]{
+	"tokens":    setCount(func(l *Limits) *int { return &l.Tokens }),
+	"counters":  setCount(func(l *Limits) *int { return &l.Counters }),
+	"url_size":  setCount(func(l *Limits) *int { return &l.URLSize }),
+	"body_size": setCount(func(l *Limits) *int64 { return &l.BodySize }),
+}
+
+var tokenOptions = map[string]option[Token]{
+	"name": setText(func(t *Token) *string { return &t.Name }, nil),
+	"ttl":  setDuration(func(t *Token) *caddy.Duration { return &t.TTL }, checkTTL),
+}
+
+var pipeOptions = map[string]option[pipeParser]{
+	"fixed_param": {parse: func(p *pipeParser, d *caddyfile.Dispenser) error { return parseFixedParam(&p.FixedParams, d) }, repeated: true},
+	"require":     {parse: parseRequire, repeated: true},
+	"params": {parse: func(p *pipeParser, d *caddyfile.Dispenser) (err error) {
+		p.Params, err = checkedArgs(d, tinybird.CheckName)
+		return err
+	}},
+	"formats": {parse: func(p *pipeParser, d *caddyfile.Dispenser) (err error) {
+		p.Formats, err = checkedArgs(d, func(format string) error { return tinybird.CheckFormats([]string{format}) })
+		return err
+	}},
+	"rate_limit":   {parse: func(p *pipeParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
+	"unrestricted": setFlag(func(p *pipeParser) *bool { return &p.Unrestricted }),
+}
+
+func parseToken(p *handlerParser, d *caddyfile.Dispenser) error {
+	if err := noArgs(d); err != nil {
+		return err
+	}
+	p.Token = new(Token)
+	at := d.Token()
+	if err := parseBlock(d, p.Token, tokenOptions); err != nil {
+		return err
+	}
+	if err := checkTemplate(p.Token.Name); err != nil {
+		return errAt(at, "token name: %w", err)
+	}
+	return nil
+}
+
+func parsePipe(p *handlerParser, d *caddyfile.Dispenser) error {
+	pipe := pipeParser{at: d.Token()}
+	pipe.Names = d.RemainingArgs()
+	if len(pipe.Names) == 0 {
+		return d.Err("pipe takes at least one name")
+	}
+	for _, name := range pipe.Names {
+		if err := tinybird.CheckName(name); err != nil {
+			return d.WrapErr(err)
+		}
+	}
+	if err := parseBlock(d, &pipe, pipeOptions); err != nil {
+		return err
+	}
+	p.pipes = append(p.pipes, pipe)
+	p.Pipes = append(p.Pipes, pipe.Pipe)
+	return nil
+}
+
+// check holds the rules that only the whole block shows, and names the line of what breaks them.
+func (p *handlerParser) check(directive caddyfile.Token) error {
+	if p.SigningKey == "" {
+		return errAt(directive, "signing_key is missing; add `signing_key {env.TINYBIRD_SIGNING_KEY}` with the workspace admin token")
+	}
+	if len(p.pipes) == 0 {
+		return errAt(directive, "no pipe is listed, so nothing could be read; add `pipe <name> { ... }`")
+	}
+	listed := make(map[string]int)
+	for _, pipe := range p.pipes {
+		for _, name := range pipe.Names {
+			if line, ok := listed[name]; ok {
+				return errAt(pipe.at, "pipe %s is listed twice (first in line %d); keep one of them", name, line)
+			}
+			listed[name] = pipe.at.Line
+		}
+		if len(pipe.FixedParams) == 0 && len(p.FixedParams) == 0 && !pipe.Unrestricted {
+			return errAt(pipe.at, "pipe %s has no fixed_param, so every tenant would read every row; add `fixed_param <name> {clerk.org.id}`, or `unrestricted` if that is meant",
+				strings.Join(pipe.Names, " "))
+		}
+	}
+	return nil
+}
+
+func parseFixedParam(params *[]FixedParam, d *caddyfile.Dispenser) error {
+	args, err := someArgs(d)
+	if err != nil {
+		return err
+	}
+	if len(args) < 2 || len(args) > 3 {
+		return d.Errf("fixed_param takes a name, a value and at most a type, not %d arguments; write `fixed_param organization_id {clerk.org.id}`", len(args))
+	}
+	p := FixedParam{Name: args[0], Value: args[1]}
+	if len(args) == 3 {
+		p.Type = args[2]
+	}
+	for _, earlier := range *params {
+		if strings.EqualFold(earlier.Name, p.Name) {
+			return d.Errf("fixed_param %s is given twice; keep one of them", p.Name)
+		}
+	}
+	check := tinybird.FixedParam{Name: p.Name, Value: p.Value, Type: tinybird.ParamType(p.Type)}
+	if err := tinybird.CheckFixedParam(check, checkPlaceholder); err != nil {
+		return d.WrapErr(err)
+	}
+	*params = append(*params, p)
+	return nil
+}
+
+func parseRequire(p *pipeParser, d *caddyfile.Dispenser) error {
+	args, err := someArgs(d)
+	if err != nil {
+		return err
+	}
+	q := Requirement{Kind: args[0], Values: args[1:]}
+	if err := tinybird.CheckRequirement(tinybird.Requirement(q)); err != nil {
+		return d.WrapErr(err)
+	}
+	p.Require = append(p.Require, q)
+	return nil
+}
+
+func parseRateLimit(limit **RateLimit, d *caddyfile.Dispenser) error {
+	args, err := someArgs(d)
+	if err != nil {
+		return err
+	}
+	l := RateLimit{RPS: args[0]}
+	switch {
+	case len(args) == 3 && args[1] == "burst":
+		if l.Burst, err = strconv.Atoi(args[2]); err != nil || l.Burst < 1 {
+			return d.Errf("burst %q is no whole number of at least 1; write `rate_limit 50 burst 100`", args[2])
+		}
+	case len(args) != 1:
+		return d.Err("rate_limit takes a rate and at most a burst; write `rate_limit 50` or `rate_limit 50 burst 100`")
+	}
+	if err := tinybird.CheckRate(*l.spec()); err != nil {
+		return d.WrapErr(err)
+	}
+	*limit = &l
+	return nil
+}
+
+func parseTransport(p *handlerParser, d *caddyfile.Dispenser) error {
+	if !d.NextArg() || d.Val() != "http" {
+		return d.Err("transport takes the word http and a block, as in reverse_proxy")
+	}
+	module, err := caddyfile.UnmarshalModule(d, transportModule)
+	if err != nil {
+		return err
+	}
+	p.TransportRaw = caddyconfig.JSONModuleObject(module, "protocol", "http", nil)
+	return nil
+}
+
+// setCount is the option of one whole number of at least 1.
+func setCount[T any, N int | int64](field func(*T) *N) option[T] {
+	return option[T]{parse: func(target *T, d *caddyfile.Dispenser) error {
+		name := d.Val()
+		text, err := oneArg(d)
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseInt(text, 10, 32)
+		if err != nil || n < 1 {
+			return d.Errf("%s %q is no whole number of at least 1", name, text)
+		}
+		*field(target) = N(n)
+		return nil
+	}}
+}
+
+func checkedArgs(d *caddyfile.Dispenser, check func(string) error) ([]string, error) {
+	args, err := someArgs(d)
+	if err != nil {
+		return nil, err
+	}
+	for _, arg := range args {
+		if err := check(arg); err != nil {
+			return nil, d.WrapErr(err)
+		}
+	}
+	return args, nil
+}
+
+func oneOf(setting string, words ...string) func(string) error {
+	return func(text string) error {
+		for _, word := range words {
+			if text == word {
+				return nil
+			}
+		}
+		return errors.New(setting + " " + strconv.Quote(text) + " is not known; use one of: " + strings.Join(words, ", "))
+	}
+}
+
+// checkPlaceholder accepts the placeholders of an identity, and those that are resolved when the config loads.
+// Every other placeholder is refused: a client could choose what it stands for.
+func checkPlaceholder(name string) error {
+	if strings.HasPrefix(name, "env.") || strings.HasPrefix(name, "file.") {
+		return nil
+	}
+	return clerk.CheckPlaceholder(name)
+}
+
+func checkTemplate(text string) error {
+	_, err := tinybird.ParseTemplate(text, checkPlaceholder)
+	return err
+}
+
+func checkTTL(ttl caddy.Duration) error {
+	return atLeast("ttl", time.Second)(ttl)
+}
+
+func checkUpstream(raw string) error {
+	_, err := tinybird.ParseUpstream(raw)
+	return err
+}
+
+func checkLiteralSecret(setting string) func(string) error {
+	return func(secret string) error { return checkSecret(setting, secret) }
+}
+
+// Interface guard
+var _ caddyfile.Unmarshaler = (*Handler)(nil)

@@ -1,0 +1,179 @@
+package caddytinybird
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+var update = flag.Bool("update", false, "write the adapted JSON of the fixtures anew")
+
+const fixtureSeparator = "----------\n"
+
+// adapt returns the JSON that Caddy makes of a Caddyfile.
+func adapt(t testing.TB, caddyfile string) ([]byte, []caddyconfig.Warning, error) {
+	t.Helper()
+	return caddyconfig.GetAdapter("caddyfile").Adapt([]byte(caddyfile), map[string]any{"filename": "Caddyfile"})
+}
+
+// TestAdaptFixtures compares what Caddyfiles become with what they became when somebody last looked.
+func TestAdaptFixtures(t *testing.T) {
+	t.Parallel()
+	fixtures, err := filepath.Glob("testdata/adapt/*.caddyfiletest")
+	if err != nil || len(fixtures) == 0 {
+		t.Fatalf("no fixtures: %v", err)
+	}
+	for _, name := range fixtures {
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			t.Parallel()
+			content, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			input, want, _ := strings.Cut(string(content), fixtureSeparator)
+			adapted, warnings, err := adapt(t, input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range warnings {
+				t.Errorf("warning: %v", w)
+			}
+			var got bytes.Buffer
+			if err := json.Indent(&got, adapted, "", "\t"); err != nil {
+				t.Fatal(err)
+			}
+			if *update {
+				if err := os.WriteFile(name, []byte(input+fixtureSeparator+got.String()+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if strings.TrimSpace(want) != got.String() {
+				t.Errorf("adapted JSON differs; run with -update and look at the difference. Got:\n%s", got.String())
+			}
+		})
+	}
+}
+
+// inTinybird puts lines into an otherwise complete tinybird block. They start at line 3.
+func inTinybird(lines string) string {
+	return "example.com {\n\ttinybird {\n" + lines + "\n\t\tclerk {env.PK}\n\t\tsigning_key {env.KEY}\n\t\tpipe rest {\n\t\t\tfixed_param org {clerk.org.id}\n\t\t}\n\t}\n}\n"
+}
+
+// inClerk puts lines into a clerk block. They start at line 3.
+func inClerk(lines string) string {
+	return "{\n\tclerk {\n" + lines + "\n\t\tpublishable_key pk_live_Y2xlcmsuZXhhbXBsZS5jb20k\n\t}\n}\n"
+}
+
+// TestCaddyfileErrors holds that a mistake in a Caddyfile is an error that names its line and the fix.
+func TestCaddyfileErrors(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		config string
+		line   string
+		text   string
+	}{
+		"unknown subdirective":        {inTinybird("pip x"), ":3", "unknown subdirective"},
+		"unknown subdirective lists":  {inTinybird("pip x"), ":3", "signing_key"},
+		"surplus argument":            {inTinybird("upstream https://a.example https://b.example"), ":3", "exactly one argument"},
+		"directive argument":          {"example.com {\n\ttinybird / x {\n\t}\n}", ":2", "takes no argument"},
+		"repeated":                    {inTinybird("errors json\nerrors caddy"), ":4", "second time (first in line 3)"},
+		"bad word":                    {inTinybird("errors html"), ":3", "use one of: json, caddy"},
+		"pipe without name":           {inTinybird("pipe {\n}"), ":3", "at least one name"},
+		"pipe name":                   {inTinybird("pipe top-pages {\n\tfixed_param org {clerk.org.id}\n}"), ":3", "letters, digits and underscores"},
+		"pipe without fixed param":    {inTinybird("pipe open {\n}"), ":3", "unrestricted"},
+		"pipe twice":                  {inTinybird("pipe rest {\n\tunrestricted\n}"), ":8", "listed twice"},
+		"reserved name":               {inTinybird("fixed_param Token x"), ":3", "reserved"},
+		"reserved prefix":             {inTinybird("fixed_param __TB__deployment x"), ":3", "reserved"},
+		"fixed param twice":           {inTinybird("fixed_param a x\nfixed_param A y"), ":4", "given twice"},
+		"fixed param type":            {inTinybird("fixed_param a 1 integer"), ":3", "number"},
+		"fixed param arguments":       {inTinybird("fixed_param a"), ":3", "a name, a value"},
+		"unknown clerk placeholder":   {inTinybird("fixed_param a {clerk.org.ids}"), ":3", "clerk.org.id"},
+		"client placeholder":          {inTinybird("fixed_param a {query.org}"), ":3", "clerk.org.id"},
+		"client header placeholder":   {inTinybird("fixed_param a {http.request.header.X-Org}"), ":3", "clerk.org.id"},
+		"client placeholder in name":  {inTinybird("token {\n\tname {query.x}\n}"), ":3", "clerk.org.id"},
+		"rate zero":                   {inTinybird("rate_limit 0"), ":3", "rate_limit"},
+		"rate fraction":               {inTinybird("rate_limit 0.5"), ":3", "whole number"},
+		"burst":                       {inTinybird("rate_limit 5 burst 0"), ":3", "burst"},
+		"burst word":                  {inTinybird("rate_limit 5 6"), ":3", "rate_limit 50 burst 100"},
+		"ttl zero":                    {inTinybird("token {\n\tttl 0s\n}"), ":4", "ttl"},
+		"ttl no duration":             {inTinybird("token {\n\tttl soon\n}"), ":4", "no duration"},
+		"requirement kind":            {inTinybird("pipe x {\n\trequire team a\n\tunrestricted\n}"), ":4", "role"},
+		"format":                      {inTinybird("pipe x {\n\tformats xml\n\tunrestricted\n}"), ":4", "csvwithnames"},
+		"upstream http":               {inTinybird("upstream http://api.tinybird.co"), ":3", "https"},
+		"literal secret short":        {"example.com {\n\ttinybird {\n\t\tsigning_key hunter2\n\t}\n}", ":3", "too short"},
+		"literal secret template":     {"example.com {\n\ttinybird {\n\t\tsigning_key <your-workspace-admin-token-goes-here>\n\t}\n}", ":3", "angle brackets"},
+		"no signing key":              {"example.com {\n\ttinybird {\n\t\tpipe x {\n\t\t\tunrestricted\n\t\t}\n\t}\n}", ":2", "signing_key is missing"},
+		"no pipe":                     {"example.com {\n\ttinybird {\n\t\tsigning_key {env.KEY}\n\t}\n}", ":2", "no pipe is listed"},
+		"transport":                   {inTinybird("transport fastcgi {\n}"), ":3", "http"},
+		"limits":                      {inTinybird("limits {\n\ttokens 0\n}"), ":4", "at least 1"},
+		"block where none is":         {inTinybird("errors json {\n}"), ":3", "block"},
+		"clerk unknown":               {inClerk("audience x"), ":3", "unknown subdirective"},
+		"clerk publishable key":       {"{\n\tclerk pk_live_nonsense\n}\n", ":2", "publishable"},
+		"clerk key twice":             {"{\n\tclerk {env.PK} {\n\t\tpublishable_key {env.PK}\n\t}\n}\n", ":3", "second time"},
+		"clerk global twice":          {"{\n\tclerk {env.PK}\n\tclerk {env.PK}\n}\n", ":3", "second time"},
+		"clerk says nothing":          {"{\n\tclerk {\n\t\tazp off\n\t}\n}\n", ":2", "which Clerk instance"},
+		"clerk issuer slash":          {inClerk("issuer https://clerk.example.com/"), ":3", "no slash"},
+		"clerk issuer http":           {inClerk("issuer http://clerk.example.com"), ":3", "https"},
+		"clerk skew":                  {inClerk("clock_skew 61s"), ":3", "out of range"},
+		"clerk refresh":               {inClerk("jwks_refresh 10ms"), ":3", "at least 1s"},
+		"clerk token_from":            {inClerk("token_from body"), ":3", "header, cookie or query"},
+		"clerk token_from query":      {inClerk("token_from header query"), ":3", "parameter's name"},
+		"clerk token_from twice":      {inClerk("token_from header header"), ":3", "twice"},
+		"clerk pem":                   {inClerk("jwt_key abc"), ":3", ""},
+		"clerk pem and jwks":          {inClerk("jwt_key {env.PEM}\njwks_url https://x.example/k"), ":2", "exclude each other"},
+		"clerk authorized party":      {inClerk("authorized_parties app.example.com"), ":3", "origin"},
+		"clerk azp":                   {inClerk("azp loose"), ":3", "strict"},
+		"clerk secret":                {inClerk("secret_key sk_test"), ":3", "too short"},
+		"clerk flag with an argument": {inClerk("allow_impersonation yes"), ":3", "no argument"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, _, err := adapt(t, tt.config)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if !strings.Contains(err.Error(), "Caddyfile"+tt.line) {
+				t.Errorf("the error does not name line %s: %v", tt.line, err)
+			}
+			if !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("the error does not hold %q: %v", tt.text, err)
+			}
+			if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "your-workspace") {
+				t.Errorf("the error holds the secret: %v", err)
+			}
+		})
+	}
+}
+
+// FuzzCaddyfile holds that no Caddyfile makes the parser panic, and that what it accepts is valid JSON.
+func FuzzCaddyfile(f *testing.F) {
+	fixtures, _ := filepath.Glob("testdata/adapt/*.caddyfiletest")
+	for _, name := range fixtures {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		input, _, _ := strings.Cut(string(content), fixtureSeparator)
+		f.Add(input)
+	}
+	f.Add(inTinybird("fixed_param a \\{x"))
+	f.Add(inClerk("token_from query"))
+	f.Fuzz(func(t *testing.T, input string) {
+		if strings.Contains(input, "import") {
+			t.Skip("import reads files")
+		}
+		adapted, _, err := adapt(t, input)
+		if err == nil && !json.Valid(adapted) {
+			t.Errorf("not JSON: %s", adapted)
+		}
+	})
+}

@@ -1,0 +1,252 @@
+package caddytinybird
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
+)
+
+// Clerk says whose sessions are accepted: the Clerk instance, and how strictly its tokens are checked.
+// The same settings serve as the global option `clerk` and inside `tinybird`.
+//
+// With a publishable key alone everything else is known: the issuer, the address of its keys (JWKS) and the
+// names of its cookies. Only RS256 is accepted, and nothing in a token is believed before its signature
+// has been verified.
+type Clerk struct {
+	// The instance's publishable key, `pk_live_...` or `pk_test_...`, from the Clerk dashboard under API keys.
+	// It is public. Placeholders such as `{env.CLERK_PUBLISHABLE_KEY}` are resolved when the config loads.
+	PublishableKey string `json:"publishable_key,omitempty"`
+
+	// The instance's secret key, `sk_...`. Needed only for handshake nonces and for refreshing sessions; verifying
+	// tokens does not use it. Write it as `{env.*}` or `{file.*}`, so that it is not part of the config.
+	SecretKey string `json:"secret_key,omitempty"`
+
+	// The accepted values of the token's `iss` claim, compared exactly. Default: the one that belongs to the
+	// publishable key, such as `https://clerk.example.com`. With several issuers each has its own keys, unless
+	// `jwks_url` gives one address for all. Plain http is accepted for loopback and private addresses only.
+	Issuers []string `json:"issuers,omitempty"`
+
+	// Where the keys are fetched. Default: `<issuer>/.well-known/jwks.json`. Plain http is accepted for loopback
+	// and private addresses only.
+	JWKSURL string `json:"jwks_url,omitempty"`
+
+	// The instance's public key as PEM, or the PEM's bare base64 body (Clerk dashboard, "JWKS Public Key"). Tokens
+	// are then verified without any network, and a rotated key needs a new config.
+	JWTKey string `json:"jwt_key,omitempty"`
+
+	// The origins that may have obtained the token (claim `azp`), such as `https://app.example.com`. Set it
+	// when other sites share your registrable domain: it stops a token of a sibling site. Default: not checked.
+	AuthorizedParties []string `json:"authorized_parties,omitempty"`
+
+	// What to do with a token that has no `azp`: `strict` refuses it, as Clerk's SDK does; `if_present` accepts it, as
+	// Clerk's documentation says; `off` ignores the claim. Default: `strict` when `authorized_parties` is set.
+	AZP string `json:"azp,omitempty"`
+
+	// How far the clocks of Clerk and this machine may differ. Default: 5s. At most 60s.
+	ClockSkew *caddy.Duration `json:"clock_skew,omitempty"`
+
+	// Refuse tokens that were minted to live longer than this. Session tokens live 60 seconds. Default: 24h.
+	MaxLifetime caddy.Duration `json:"max_lifetime,omitempty"`
+
+	// Where a request may carry its token. Default: the Authorization header, then Clerk's cookies. A token in
+	// the header always wins. A token in a URL reaches access logs, browser histories and Referer headers.
+	TokenFrom []TokenSource `json:"token_from,omitempty"`
+
+	// How often the keys are fetched anew in the background, with some jitter. Default: 1h. At least 1s.
+	JWKSRefresh caddy.Duration `json:"jwks_refresh,omitempty"`
+
+	// Accept tokens of a member of your team who impersonates a user (claim `act`). Default: refused.
+	AllowImpersonation bool `json:"allow_impersonation,omitempty"`
+
+	// Bounds of memory. The defaults suit an edge with 512 MB.
+	Limits *ClerkLimits `json:"limits,omitempty"`
+
+	publishableKey string
+	secretKey      string
+	issuers        []string
+	jwksURL        string
+	verifier       *clerk.Verifier
+	acquired       []string // keys of the key sets that this instance holds
+}
+
+// ClerkLimits bounds what is kept in memory for verifying sessions.
+type ClerkLimits struct {
+	// The longest accepted token, in bytes. Default: 8192.
+	TokenSize int `json:"token_size,omitempty"`
+
+	// How many verified sessions are remembered. Default: 10000.
+	Identities int `json:"identities,omitempty"`
+
+	// How many unknown key ids are remembered, so that they cost no fetch. Default: 256.
+	BadKids int `json:"bad_kids,omitempty"`
+}
+
+// TokenSource is one place in a request that may hold a session token.
+type TokenSource struct {
+	// `header` (Authorization), `cookie` (Clerk's cookies), or `query`.
+	Source string `json:"source"`
+
+	// The name of the query parameter, for `query` only. It is never sent on to Tinybird.
+	Name string `json:"name,omitempty"`
+}
+
+// provision resolves the placeholders of the settings and prepares the verifier. It does no network I/O.
+func (c *Clerk) provision(ctx caddy.Context) error {
+	if err := c.resolve(ctx); err != nil {
+		return err
+	}
+	issuers, err := c.keySets(ctx)
+	if err != nil {
+		return err
+	}
+	config := clerk.Config{
+		PublishableKey:     c.publishableKey,
+		Issuers:            issuers,
+		AuthorizedParties:  c.AuthorizedParties,
+		AZP:                c.AZP,
+		ClockSkew:          (*time.Duration)(c.ClockSkew),
+		MaxLifetime:        time.Duration(c.MaxLifetime),
+		Sources:            c.sources(),
+		AllowImpersonation: c.AllowImpersonation,
+		Observe:            func(code apierr.Code) { metrics.verified(string(code)) },
+	}
+	if l := c.Limits; l != nil {
+		config.MaxTokenSize = l.TokenSize
+		config.MaxIdentities = l.Identities
+	}
+	c.verifier, err = clerk.New(config)
+	return err
+}
+
+// resolve reads the placeholders of the settings into unexported fields, so that no secret becomes part of the
+// config that Caddy shows and saves.
+func (c *Clerk) resolve(ctx caddy.Context) error {
+	var err error
+	var instance clerk.Instance
+	if c.publishableKey, err = resolveText("publishable_key", c.PublishableKey); err != nil {
+		return err
+	}
+	if c.publishableKey != "" {
+		if instance, err = clerk.ParsePublishableKey(c.publishableKey); err != nil {
+			return err
+		}
+	}
+	if c.SecretKey != "" {
+		if c.secretKey, err = resolveSecret(ctx, "secret_key", c.SecretKey); err != nil {
+			return err
+		}
+	}
+	for _, issuer := range c.Issuers {
+		issuer, err = resolveText("issuer", issuer)
+		if err != nil {
+			return err
+		}
+		if err := checkIssuer(issuer); err != nil {
+			return err
+		}
+		c.issuers = append(c.issuers, issuer)
+	}
+	if len(c.issuers) == 0 && instance.Issuer != "" {
+		c.issuers = []string{instance.Issuer}
+	}
+	if len(c.issuers) == 0 {
+		return errors.New("clerk: nothing says which Clerk instance is meant; add `publishable_key pk_...` or `issuer https://...`")
+	}
+	c.jwksURL, err = resolveText("jwks_url", c.JWKSURL)
+	if err != nil {
+		return err
+	}
+	return c.check()
+}
+
+// check holds the rules between settings.
+func (c *Clerk) check() error {
+	if c.JWTKey != "" && c.JWKSURL != "" {
+		return errors.New("clerk: jwt_key and jwks_url exclude each other: with jwt_key no keys are fetched; remove one of them")
+	}
+	if c.jwksURL != "" {
+		if err := checkFetchURL("jwks_url", c.jwksURL); err != nil {
+			return err
+		}
+	}
+	if c.JWKSRefresh != 0 && time.Duration(c.JWKSRefresh) < time.Second {
+		return fmt.Errorf("clerk: jwks_refresh %s is too short; use at least 1s", time.Duration(c.JWKSRefresh))
+	}
+	return nil
+}
+
+// keySets gives each issuer its keys: the static one, the shared set of jwks_url, or a set of its own.
+func (c *Clerk) keySets(ctx caddy.Context) ([]clerk.Issuer, error) {
+	if c.JWTKey != "" {
+		return c.staticKeys()
+	}
+	issuers := make([]clerk.Issuer, 0, len(c.issuers))
+	for _, issuer := range c.issuers {
+		url := c.jwksURL
+		if url == "" {
+			url = issuer + "/.well-known/jwks.json"
+		}
+		set, err := c.acquireKeySet(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		issuers = append(issuers, clerk.Issuer{URL: issuer, Keys: set})
+	}
+	return issuers, nil
+}
+
+func (c *Clerk) staticKeys() ([]clerk.Issuer, error) {
+	text, err := resolveText("jwt_key", c.JWTKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := jwks.ParsePEM(text)
+	if err != nil {
+		return nil, fmt.Errorf("jwt_key: %w", err)
+	}
+	keys := clerk.StaticKey(key)
+	issuers := make([]clerk.Issuer, 0, len(c.issuers))
+	for _, issuer := range c.issuers {
+		issuers = append(issuers, clerk.Issuer{URL: issuer, Keys: keys})
+	}
+	return issuers, nil
+}
+
+func (c *Clerk) sources() []clerk.Source {
+	var sources []clerk.Source
+	for _, s := range c.TokenFrom {
+		sources = append(sources, clerk.Source{Kind: clerk.SourceKind(s.Source), Name: s.Name})
+	}
+	return sources
+}
+
+// queryNames lists the query parameters that may hold a session token.
+func (c *Clerk) queryNames() []string {
+	var names []string
+	for _, s := range c.TokenFrom {
+		if s.Source == "query" {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// cleanup releases what provision acquired, and only that.
+func (c *Clerk) cleanup() error {
+	if c.verifier != nil {
+		c.verifier.Close()
+	}
+	var errs []error
+	for _, key := range c.acquired {
+		_, err := keySets.Delete(key)
+		errs = append(errs, err)
+	}
+	c.acquired = nil
+	return errors.Join(errs...)
+}

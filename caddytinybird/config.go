@@ -1,0 +1,130 @@
+package caddytinybird
+
+import (
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+)
+
+// Token says how the minted tokens look.
+type Token struct {
+	// The token's name: the tenant that Tinybird counts and shows in its statistics. May hold `{clerk.*}`, `{env.*}` and
+	// `{file.*}`. Default: the organization's id, else the user's; also when this text resolves to nothing.
+	Name string `json:"name,omitempty"`
+
+	// How long a token lives. It never leaves the edge and Tinybird, and is used for two thirds of its life.
+	// Default: 60s.
+	TTL caddy.Duration `json:"ttl,omitempty"`
+}
+
+// RateLimit is a rate for each tenant.
+type RateLimit struct {
+	// Requests a second, a whole number of at least 1, or a placeholder for one, such as the output of a `map` from `{clerk.plan}`.
+	// A placeholder that yields anything else refuses the request.
+	RPS string `json:"rps"`
+
+	// How many requests are accepted at once. Default: as many as a second's.
+	Burst int `json:"burst,omitempty"`
+}
+
+// FixedParam is a parameter whose value the client cannot choose.
+type FixedParam struct {
+	// The parameter's name in the pipe.
+	Name string `json:"name"`
+
+	// Its value: text with `{clerk.*}`, `{env.*}` or `{file.*}`. No other placeholder is accepted, because a client could set
+	// it. A value that resolves to nothing refuses the request.
+	Value string `json:"value"`
+
+	// `string`, `number` or `boolean`: its type in the minted token. Default: `string`.
+	Type string `json:"type,omitempty"`
+}
+
+// Requirement is one condition on the identity.
+type Requirement struct {
+	// `role`, `permission`, `feature` or `plan`.
+	Kind string `json:"kind"`
+
+	// The accepted values, of which any will do. Roles and permissions as Clerk shows them (`org:admin`, `org:reports:read`);
+	// features and plans by name, or with their scope (`o:pro`).
+	Values []string `json:"values"`
+}
+
+// Pipe says who may read some pipes, and how.
+type Pipe struct {
+	// The pipes' names.
+	Names []string `json:"names"`
+
+	// Fixed parameters of these pipes, added to the shared ones; one of the same name takes the shared one's place.
+	FixedParams []FixedParam `json:"fixed_params,omitempty"`
+
+	// Conditions on the identity, all of which must hold.
+	Require []Requirement `json:"require,omitempty"`
+
+	// The parameters that a client may set. Default: all but the reserved and the fixed ones.
+	Params []string `json:"params,omitempty"`
+
+	// The formats that may be asked for: `json`, `csv`, `csvwithnames`, `ndjson`, `parquet`, `prometheus`. Default: all of them.
+	Formats []string `json:"formats,omitempty"`
+
+	// A rate of its own, counted apart from the tenant's other requests.
+	RateLimit *RateLimit `json:"rate_limit,omitempty"`
+
+	// Lets the pipe be read without any fixed parameter: every signed-in user sees the same rows.
+	Unrestricted bool `json:"unrestricted,omitempty"`
+}
+
+// Limits bounds memory and requests.
+type Limits struct {
+	// How many minted tokens are kept. Default: 10000.
+	Tokens int `json:"tokens,omitempty"`
+
+	// How many tenants are counted at once, for the whole workspace. Default: 1000000.
+	Counters int `json:"counters,omitempty"`
+
+	// The longest accepted URL, in bytes. Default: 8192.
+	URLSize int `json:"url_size,omitempty"`
+
+	// The largest accepted body, in bytes. Default: 1048576.
+	BodySize int64 `json:"body_size,omitempty"`
+}
+
+// params resolves what is known at load time in the values of fixed parameters.
+func params(configured []FixedParam) ([]tinybird.FixedParam, error) {
+	fixed := make([]tinybird.FixedParam, 0, len(configured))
+	for _, p := range configured {
+		value, err := resolveTemplate("fixed_param "+p.Name, p.Value)
+		if err != nil {
+			return nil, err
+		}
+		fixed = append(fixed, tinybird.FixedParam{Name: p.Name, Value: value, Type: tinybird.ParamType(p.Type)})
+	}
+	return fixed, nil
+}
+
+func (l *RateLimit) spec() *tinybird.RateSpec {
+	if l == nil {
+		return nil
+	}
+	return &tinybird.RateSpec{RPS: l.RPS, Burst: l.Burst}
+}
+
+// config is the pipe as the policy knows it.
+func (p *Pipe) config() (tinybird.PipeConfig, error) {
+	fixed, err := params(p.FixedParams)
+	if err != nil {
+		return tinybird.PipeConfig{}, err
+	}
+	c := tinybird.PipeConfig{
+		Names:        p.Names,
+		FixedParams:  fixed,
+		Params:       p.Params,
+		Formats:      p.Formats,
+		RateLimit:    p.RateLimit.spec(),
+		Unrestricted: p.Unrestricted,
+	}
+	for _, q := range p.Require {
+		c.Require = append(c.Require, tinybird.Requirement(q))
+	}
+	return c, nil
+}

@@ -1,0 +1,178 @@
+// Package caddytinybird has the Caddy modules of caddy-tinybird: the handler `tinybird`, which answers a request for
+// a Tinybird pipe with the rows of the tenant that Clerk's session token names, and the app `clerk`, which holds
+// the Clerk settings of the whole config.
+//
+// The package translates between Caddy and the packages below internal/, which know nothing of Caddy.
+package caddytinybird
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/ratelimit"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+)
+
+func init() {
+	caddy.RegisterModule(Handler{})
+}
+
+// Handler answers `/v0/pipes/<pipe>.<format>` with the rows of one tenant. It verifies the request's Clerk session
+// token, mints a Tinybird token that can read that one pipe for that one tenant, and asks Tinybird. The
+// browser never holds a Tinybird token, and no request can be made to read another tenant's rows: the
+// request to Tinybird is built from the verified identity and the config, never copied from the client's.
+//
+// After the session is verified, these placeholders are available to everything that Caddy expands:
+//
+// Placeholder | Description
+// ------------|------------
+// `{clerk.user.id}` | The user, such as `user_2abc`
+// `{clerk.org.id}` | The active organization, such as `org_2abc`; empty without one
+// `{clerk.org.slug}` | Its slug, which its administrators can change
+// `{clerk.org.role}` | The user's role in it, as Clerk shows it: `org:admin`
+// `{clerk.session.id}` | The session, such as `sess_2abc`
+// `{clerk.plan}` | The plan as the token has it: `o:pro` or `u:free`
+// `{clerk.claims.<path>}` | Any claim, with dots into objects; arrays become comma-joined text
+// `{http.tinybird.code}` | The code of a refusal, such as `token_expired`; empty for an answer
+type Handler struct {
+	// Whose sessions are accepted. Default: the global option `clerk`.
+	Clerk *Clerk `json:"clerk,omitempty"`
+
+	// The workspace admin token of the Tinybird workspace (in Tinybird under Tokens: "workspace admin token", or
+	// "admin token" in Classic and Local; not a user's own admin token). It signs the tokens that
+	// the edge mints and never leaves it. It is a full-power credential: write it as `{env.*}` or `{file.*}`. Required.
+	SigningKey string `json:"signing_key,omitempty"`
+
+	// The UUID of the Tinybird workspace. Default: the one in the signing key.
+	WorkspaceID string `json:"workspace_id,omitempty"`
+
+	// The base URL of Tinybird's API, such as `https://api.us-east.aws.tinybird.co`. Default: the region in the signing key,
+	// else `https://api.tinybird.co`. Plain http is accepted for loopback and private addresses only.
+	Upstream string `json:"upstream,omitempty"`
+
+	// How the minted tokens look.
+	Token *Token `json:"token,omitempty"`
+
+	// How many requests a second each tenant may make. Tinybird enforces the same rate, by the token's name.
+	// Default: no limit.
+	RateLimit *RateLimit `json:"rate_limit,omitempty"`
+
+	// Parameters that every pipe gets with a value from the verified session or this config. The client can
+	// neither set nor see them.
+	FixedParams []FixedParam `json:"fixed_params,omitempty"`
+
+	// The pipes that may be read. Every other pipe is answered 404. At least one is required.
+	Pipes []Pipe `json:"pipes,omitempty"`
+
+	// Who writes the body of a refusal: `json` is this handler, `caddy` is the site's `handle_errors`. Default: `json`.
+	Errors string `json:"errors,omitempty"`
+
+	// What a client sees of Tinybird's own error texts: `hide` shows a general sentence, `pass` shows Tinybird's
+	// text, which can quote SQL and the names of columns. Default: `hide`.
+	UpstreamErrors string `json:"upstream_errors,omitempty"`
+
+	// Caddy's HTTP transport to Tinybird, as in `reverse_proxy`. Default: 3s to connect, 35s to the answer's headers
+	// (`response_header_timeout`), 35s between its bytes (`read_timeout`), no compression of its own, 256 idle connections.
+	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
+
+	// Bounds of memory and of requests.
+	Limits *Limits `json:"limits,omitempty"`
+
+	log       *zap.Logger
+	verifier  *clerk.Verifier
+	policy    *tinybird.Policy
+	minter    *tinybird.Minter
+	limiter   *ratelimit.Limiter
+	forwarder *forward.Forwarder
+	requests  tinybird.RequestLimits
+	workspace string // the key of the acquired limiter; empty while none is held
+}
+
+// CaddyModule returns the Caddy module information.
+func (Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.tinybird",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	x := exchange{pipe: otherPipe}
+	err := h.serve(w, r, &x)
+	return h.finish(w, r, &x, err)
+}
+
+// serve follows one request from its token to Tinybird's answer. Nothing of the client's request goes
+// up but what Build and Forward name.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) error {
+	pipe, format, err := route(r)
+	if err != nil {
+		return err
+	}
+	identity, err := h.verifier.Authenticate(r)
+	if err != nil {
+		return err
+	}
+	x.identify(r, identity)
+
+	grant, err := h.policy.Authorize(pipe, format, identity)
+	if err != nil {
+		return err
+	}
+	x.pipe = grant.Pipe
+
+	rps, err := h.limit(w, r, grant)
+	if err != nil {
+		return err
+	}
+	token, cached, err := h.minter.Mint(grant, rps)
+	if err != nil {
+		return apierr.New(http.StatusInternalServerError, apierr.Internal, "The edge could not make a token for Tinybird.").Wrap(err)
+	}
+	metrics.minted(cached)
+
+	question, err := tinybird.Build(w, r, grant, h.requests)
+	if err != nil {
+		return err
+	}
+	metrics.dropped.WithLabelValues(grant.Pipe).Add(float64(question.Dropped))
+
+	x.outcome, err = h.forwarder.Forward(r.Context(), w, forward.Request{
+		Method:   question.Method,
+		Path:     question.Path,
+		RawQuery: question.RawQuery,
+		Body:     question.Body,
+		Client:   r.Header,
+		Token:    token,
+	})
+	return err
+}
+
+// route knows the one shape of path that is served, and its two methods.
+func route(r *http.Request) (pipe, format string, err error) {
+	pipe, format, ok := tinybird.ParsePath(r.URL.EscapedPath())
+	if !ok {
+		return "", "", apierr.New(http.StatusNotFound, apierr.NotFound, "There is no such pipe here. Pipes are read at /v0/pipes/<pipe>.<format>.")
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		return "", "", apierr.New(http.StatusMethodNotAllowed, apierr.MethodNotAllowed, "A pipe is read with GET, or with POST and a JSON object of parameters.").
+			With("Allow", "GET, POST")
+	}
+	return pipe, format, nil
+}
+
+// Interface guards
+var (
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+)

@@ -1,0 +1,83 @@
+package caddytinybird
+
+import (
+	"errors"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// collectors are built once for the process, so that counters survive reloads, and registered with each
+// config's registry. Labels are bounded: results, codes, and pipes that a config lists.
+type collectors struct {
+	verifications *prometheus.CounterVec
+	refreshes     *prometheus.CounterVec
+	requests      *prometheus.CounterVec
+	tokens        *prometheus.CounterVec
+	limited       *prometheus.CounterVec
+	dropped       *prometheus.CounterVec
+	upstream      *prometheus.HistogramVec
+}
+
+var metrics = newCollectors()
+
+func newCollectors() *collectors {
+	counter := func(subsystem, name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "caddy", Subsystem: subsystem, Name: name, Help: help,
+		}, labels)
+	}
+	return &collectors{
+		verifications: counter("clerk", "verifications_total", "Session tokens looked at, by result.", "result"),
+		refreshes:     counter("clerk", "jwks_refreshes_total", "Attempts to load Clerk's keys, by result.", "result"),
+		requests:      counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", "pipe", "code"),
+		tokens:        counter("tinybird", "tokens_total", "Tinybird tokens used, minted or cached.", "result"),
+		limited:       counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", "pipe"),
+		dropped:       counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", "pipe"),
+		upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "caddy", Subsystem: "tinybird", Name: "upstream_seconds",
+			Help:    "Time from asking Tinybird to the end of its answer.",
+			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
+		}, []string{"pipe", "status_class"}),
+	}
+}
+
+// register makes the collectors part of the config's registry. Two handlers in one config register the
+// same collectors; the second time is no error.
+func (c *collectors) register(ctx caddy.Context) {
+	registry := ctx.GetMetricsRegistry()
+	for _, collector := range []prometheus.Collector{
+		c.verifications, c.refreshes, c.requests, c.tokens, c.limited, c.dropped, c.upstream,
+	} {
+		err := registry.Register(collector)
+		if already := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &already) {
+			ctx.Logger().Error("a metric could not be registered: " + err.Error())
+		}
+	}
+}
+
+func (c *collectors) verified(code string) {
+	if code == "" {
+		code = "ok"
+	}
+	c.verifications.WithLabelValues(code).Inc()
+}
+
+func (c *collectors) refreshed(result string) { c.refreshes.WithLabelValues(result).Inc() }
+
+func (c *collectors) minted(cached bool) {
+	result := "minted"
+	if cached {
+		result = "cached"
+	}
+	c.tokens.WithLabelValues(result).Inc()
+}
+
+func (c *collectors) answered(pipe string, status int, d time.Duration) {
+	class := "none"
+	if status >= 100 && status < 600 {
+		class = string(rune('0'+status/100)) + "xx"
+	}
+	c.upstream.WithLabelValues(pipe, class).Observe(d.Seconds())
+}

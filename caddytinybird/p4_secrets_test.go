@@ -1,0 +1,158 @@
+package caddytinybird
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
+)
+
+// TestP4SecretsAppearNowhere: after good and bad requests at debug level neither keys nor tokens are in the logs, the metrics,
+// the answers or the config. It runs alone, because Caddy's logging is one for the process.
+//
+//nolint:paralleltest // see above
+func TestP4SecretsAppearNowhere(t *testing.T) {
+	stack := newStack(t, devstack.Options{})
+	logFile := filepath.Join(t.TempDir(), "log")
+	config := &caddy.Config{
+		StorageRaw: json.RawMessage(fmt.Sprintf(`{"module":"file_system","root":%q}`, t.TempDir())),
+		Logging: &caddy.Logging{Logs: map[string]*caddy.CustomLog{"default": {BaseLog: caddy.BaseLog{
+			Level:     "DEBUG",
+			WriterRaw: json.RawMessage(fmt.Sprintf(`{"output":"file","filename":%q}`, logFile)),
+		}}}},
+	}
+	ctx, err := caddy.ProvisionContext(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := testHandler(t, stack)
+	h.Clerk.SecretKey = secretFile(t, "sk_test_planted_secret_key_of_clerk_0123456789")
+	h.UpstreamErrors = "pass"
+	if err := provision(t, ctx, h); err != nil {
+		t.Fatal(err)
+	}
+	e := serve(t, stack, h)
+
+	secrets := []string{stack.API.SigningKey(), "sk_test_planted_secret_key_of_clerk_0123456789"}
+	answers := secretTraffic(t, e, &secrets)
+	for _, up := range stack.API.Requests() {
+		secrets = append(secrets, up.Tokens...)
+	}
+	logged, err := os.ReadFile(logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(logged) == 0 {
+		t.Fatal("nothing was logged, so the test shows nothing")
+	}
+	handlerJSON, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for place, text := range map[string]string{
+		"log": string(logged), "answers": answers, "config": string(handlerJSON), "metrics": gather(t, ctx),
+		"printed handler": fmt.Sprintf("%+v", h.Clerk.Limits),
+	} {
+		for i, secret := range secrets {
+			if strings.Contains(text, secret) {
+				t.Errorf("secret %d is in the %s", i, place)
+			}
+		}
+		// The signature of a token is as good as the token to one who can guess the rest.
+		if strings.Contains(text, "eyJhbGciOi") {
+			t.Errorf("something like a token is in the %s", place)
+		}
+	}
+}
+
+// secretTraffic makes good requests and every kind of bad ones, and returns all that was answered.
+func secretTraffic(t *testing.T, e *edge, secrets *[]string) string {
+	t.Helper()
+	var answers bytes.Buffer
+	ask := func(token, target string) {
+		*secrets = append(*secrets, token)
+		r := e.request(t, "", http.MethodGet, target, nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		got := e.do(t, r)
+		fmt.Fprintf(&answers, "%v %s\n", got.Header, got.body)
+	}
+	for _, opts := range [][]devstack.TokenOption{
+		nil, {devstack.Expired()}, {devstack.ForeignKey()}, {devstack.KID("ins_2unknown")}, {devstack.AlgNone()},
+		{devstack.AlgHS256()}, {devstack.Template()}, {devstack.Pending()}, {devstack.NoOrganization()},
+		{devstack.Claim("iss", "https://elsewhere.example")}, {devstack.Claim("exp", "soon")}, {devstack.M2M()},
+	} {
+		ask(e.bearer(t, "ada", opts...), "/v0/pipes/live_events.json")
+	}
+	ask("planted-garbage-token-0123456789", "/v0/pipes/live_events.json?token=planted-query-token-0123456789")
+	*secrets = append(*secrets, "planted-query-token-0123456789")
+	// Tinybird's 403 echoes the token it was shown; so do its other errors here.
+	for _, status := range []int{400, 403, 404, 429, 500, 503} {
+		e.stack.API.Fail(func(r *http.Request) *devstack.Fault {
+			token := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
+			return &devstack.Fault{Status: status, Body: []byte(`{"error":"invalid authentication token. Invalid token b'` + token + `': "}`)}
+		})
+		ask(e.bearer(t, "cleo"), "/v0/pipes/live_events.json")
+	}
+	e.stack.API.Fail(func(*http.Request) *devstack.Fault { return &devstack.Fault{Stop: devstack.DropBeforeHeader} })
+	ask(e.bearer(t, "ben"), "/v0/pipes/live_events.json")
+	return answers.String()
+}
+
+func gather(t *testing.T, ctx caddy.Context) string {
+	t.Helper()
+	families, err := prometheus.Gatherer(ctx.GetMetricsRegistry()).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text bytes.Buffer
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(text.String(), "caddy_tinybird_requests_total") {
+		t.Error("the metrics are not registered")
+	}
+	return text.String()
+}
+
+// TestP4LoadErrorsHideTheKey: an error about a secret does not show it.
+func TestP4LoadErrorsHideTheKey(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	for name, secret := range map[string]string{
+		"empty":          "",
+		"short":          "hunter2-short",
+		"braces":         "hunter2-{env.TINYBIRD_SIGNING_KEY}-0123456789",
+		"angle brackets": "<hunter2-workspace-admin-token-goes-here>",
+		"space":          "hunter2 hunter2 hunter2 hunter2 hunter2 hunter2",
+		"broken key":     "p.hunter2hunter2hunter2hunter2.hunter2hunter2hunter2",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := testHandler(t, stack)
+			h.WorkspaceID, h.Upstream = "", ""
+			h.SigningKey = secretFile(t, secret)
+			err := provision(t, newContext(t, t.TempDir()), h)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("the error shows the key: %v", err)
+			}
+			if !strings.Contains(err.Error(), "signing_key") && !strings.Contains(err.Error(), "signing key") {
+				t.Errorf("the error does not say what is wrong: %v", err)
+			}
+		})
+	}
+}

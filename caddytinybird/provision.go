@@ -1,0 +1,196 @@
+package caddytinybird
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+)
+
+// defaultUpstream is Tinybird's first region, which its documentation uses throughout.
+const defaultUpstream = "https://api.tinybird.co"
+
+// Provision resolves the secrets and prepares everything a request needs. It does no network I/O, so that a config loads
+// while Clerk or Tinybird are away.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.log = ctx.Logger()
+	metrics.register(ctx)
+
+	verifier, settings, err := verifierFor(ctx, h.Clerk)
+	if err != nil {
+		return err
+	}
+	h.verifier = verifier
+	if err := h.provisionPolicy(settings); err != nil {
+		return err
+	}
+	key, workspace, base, err := h.resolveWorkspace(ctx)
+	if err != nil {
+		return err
+	}
+	if err := h.provisionTokens(key, workspace); err != nil {
+		return err
+	}
+	transport, err := loadTransport(ctx, h.TransportRaw, base)
+	if err != nil {
+		return err
+	}
+	h.forwarder = forward.New(forward.Options{
+		Base:          base,
+		Transport:     transport,
+		HeaderTimeout: time.Duration(transport.ResponseHeaderTimeout),
+		IdleTimeout:   time.Duration(transport.ReadTimeout),
+		PassErrors:    h.UpstreamErrors == "pass",
+	})
+	return nil
+}
+
+// provisionPolicy compiles which pipes may be read, by whom, with which parameters.
+func (h *Handler) provisionPolicy(settings *Clerk) error {
+	fixed, err := params(h.FixedParams)
+	if err != nil {
+		return err
+	}
+	c := tinybird.PolicyConfig{
+		FixedParams:      fixed,
+		RateLimit:        h.RateLimit.spec(),
+		CheckPlaceholder: clerk.CheckPlaceholder,
+		Credentials:      settings.queryNames(),
+	}
+	if h.Token != nil {
+		if c.TokenName, err = resolveTemplate("token name", h.Token.Name); err != nil {
+			return err
+		}
+	}
+	for i := range h.Pipes {
+		pipe, err := h.Pipes[i].config()
+		if err != nil {
+			return err
+		}
+		c.Pipes = append(c.Pipes, pipe)
+	}
+	h.policy, err = tinybird.NewPolicy(c)
+	return err
+}
+
+// resolveWorkspace reads the signing key and what follows from it: the workspace and its region.
+func (h *Handler) resolveWorkspace(ctx caddy.Context) (key tinybird.SigningKey, workspace string, base *url.URL, err error) {
+	if h.SigningKey == "" {
+		return key, "", nil, errors.New("signing_key is missing; add `signing_key {env.TINYBIRD_SIGNING_KEY}` with the workspace admin token")
+	}
+	secret, err := resolveSecret(ctx, "signing_key", h.SigningKey)
+	if err != nil {
+		return key, "", nil, err
+	}
+	if key, err = tinybird.ParseSigningKey(secret); err != nil {
+		return key, "", nil, fmt.Errorf("signing_key: %w", err)
+	}
+	if workspace, err = h.resolveWorkspaceID(key); err != nil {
+		return key, "", nil, err
+	}
+	if key.WorkspaceID != "" && !strings.EqualFold(key.WorkspaceID, workspace) {
+		h.log.Warn("workspace_id differs from the workspace of the signing key; Tinybird refuses tokens signed for another workspace",
+			zap.String("workspace_id", workspace), zap.String("signing_key_workspace", key.WorkspaceID))
+	}
+	base, err = h.resolveUpstream(key)
+	return key, workspace, base, err
+}
+
+func (h *Handler) resolveWorkspaceID(key tinybird.SigningKey) (string, error) {
+	if h.WorkspaceID == "" {
+		if key.WorkspaceID == "" {
+			return "", errors.New("the signing key does not tell its workspace; add `workspace_id <uuid>` and `upstream <url>`")
+		}
+		return key.WorkspaceID, nil
+	}
+	return resolveText("workspace_id", h.WorkspaceID)
+}
+
+func (h *Handler) resolveUpstream(key tinybird.SigningKey) (*url.URL, error) {
+	raw := defaultUpstream
+	switch {
+	case h.Upstream != "":
+		resolved, err := resolveText("upstream", h.Upstream)
+		if err != nil {
+			return nil, err
+		}
+		raw = resolved
+	case key.Host != "":
+		region, ok := tinybird.RegionURL(key.Host)
+		if !ok {
+			return nil, fmt.Errorf("the signing key belongs to the region %q, whose address is not known here; add `upstream https://...` with the region's API address", key.Host)
+		}
+		raw = region
+	case key.WorkspaceID == "":
+		return nil, errors.New("the signing key does not tell its region; add `upstream <url>`")
+	}
+	base, err := tinybird.ParseUpstream(raw)
+	if err != nil {
+		return nil, fmt.Errorf("upstream: %w", err)
+	}
+	return base, nil
+}
+
+// provisionTokens prepares minting, counting and the bounds of a request.
+func (h *Handler) provisionTokens(key tinybird.SigningKey, workspace string) error {
+	o := tinybird.MinterOptions{Key: key.Bytes, WorkspaceID: workspace}
+	if h.Token != nil {
+		o.TTL = time.Duration(h.Token.TTL)
+	}
+	counters := 0
+	if l := h.Limits; l != nil {
+		o.MaxTokens = l.Tokens
+		counters = l.Counters
+		h.requests = tinybird.RequestLimits{MaxURL: l.URLSize, MaxBody: l.BodySize}
+	}
+	minter, err := tinybird.NewMinter(o)
+	if err != nil {
+		return err
+	}
+	h.minter = minter
+	if h.limiter, err = acquireLimiter(workspace, counters); err != nil {
+		return err
+	}
+	h.workspace = workspace
+	return nil
+}
+
+// Validate holds the rules that need no placeholder.
+func (h *Handler) Validate() error {
+	if h.Errors != "" && h.Errors != "json" && h.Errors != "caddy" {
+		return fmt.Errorf("errors %q is not known; use json or caddy", h.Errors)
+	}
+	if h.UpstreamErrors != "" && h.UpstreamErrors != "hide" && h.UpstreamErrors != "pass" {
+		return fmt.Errorf("upstream_errors %q is not known; use hide or pass", h.UpstreamErrors)
+	}
+	if l := h.Limits; l != nil && (l.Tokens < 0 || l.Counters < 0 || l.URLSize < 0 || l.BodySize < 0) {
+		return errors.New("limits must be positive")
+	}
+	return nil
+}
+
+// Cleanup releases what Provision acquired. Requests of the old config may still be running, so nothing they use
+// is taken away.
+func (h *Handler) Cleanup() error {
+	var errs []error
+	if h.workspace != "" {
+		_, err := limiters.Delete(h.workspace)
+		errs = append(errs, err)
+		h.workspace = ""
+	}
+	if h.minter != nil {
+		h.minter.Close()
+	}
+	if h.Clerk != nil {
+		errs = append(errs, h.Clerk.cleanup())
+	}
+	return errors.Join(errs...)
+}
