@@ -243,7 +243,7 @@ func parseRateLimit(limit **RateLimit, d *caddyfile.Dispenser) error {
 	case len(args) != 1:
 		return d.Err("rate_limit takes a rate and at most a burst; write `rate_limit 50` or `rate_limit 50 burst 100`")
 	}
-	if err := tinybird.CheckRate(*l.spec()); err != nil {
+	if err := checkRate(&l); err != nil {
 		return d.WrapErr(err)
 	}
 	*limit = &l

@@ -102,6 +102,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"client placeholder in name":  {inTinybird("token {\n\tname {query.x}\n}"), ":3", "clerk.org.id"},
 		"rate zero":                   {inTinybird("rate_limit 0"), ":3", "rate_limit"},
 		"rate fraction":               {inTinybird("rate_limit 0.5"), ":3", "whole number"},
+		"rate of the client's":        {inTinybird("rate_limit {query.rps}"), ":3", "client's to choose"},
 		"burst":                       {inTinybird("rate_limit 5 burst 0"), ":3", "burst"},
 		"burst word":                  {inTinybird("rate_limit 5 6"), ":3", "rate_limit 50 burst 100"},
 		"ttl zero":                    {inTinybird("token {\n\tttl 0s\n}"), ":4", "ttl"},

@@ -23,8 +23,8 @@ type Clerk struct {
 	// It is public. Placeholders such as `{env.CLERK_PUBLISHABLE_KEY}` are resolved when the config loads.
 	PublishableKey string `json:"publishable_key,omitempty"`
 
-	// The instance's secret key, `sk_...`. Needed only for handshake nonces and for refreshing sessions; verifying
-	// tokens does not use it. Write it as `{env.*}` or `{file.*}`, so that it is not part of the config.
+	// The instance's secret key, `sk_...`. It is for handshake nonces and for refreshing sessions, which `tinybird` does not
+	// do; verifying tokens never uses it. Write it as `{env.*}` or `{file.*}`, so that it is not part of the config.
 	SecretKey string `json:"secret_key,omitempty"`
 
 	// The accepted values of the token's `iss` claim, compared exactly. Default: the one that belongs to the

@@ -22,21 +22,16 @@ const otherPipe = "_other"
 // statusClientClosed is what Caddy logs for a client that went away before its answer was ready.
 const statusClientClosed = 499
 
-// exchange is what is known of one request for logs and metrics.
+// exchange is what is known of one request for placeholders, logs and metrics.
 type exchange struct {
-	pipe    string
-	outcome forward.Outcome
+	pipe     string
+	identity *clerk.Identity // nil until a session was verified
+	outcome  forward.Outcome
 }
 
-// identify makes the verified identity available as placeholders and in the access log.
-func (x *exchange) identify(r *http.Request, id *clerk.Identity) {
-	setPlaceholders(r, id)
-	logField(r, zap.String("clerk_user", id.UserID))
-	logField(r, zap.String("clerk_org", id.OrgID))
-}
-
-// setPlaceholders answers {clerk.*} for the rest of the request from the verified identity.
-func setPlaceholders(r *http.Request, id *clerk.Identity) {
+// setPlaceholders answers {clerk.*} for the rest of the request from the verified identity, and with nothing as long as
+// there is none.
+func (x *exchange) setPlaceholders(r *http.Request) {
 	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
 		return
@@ -45,16 +40,24 @@ func setPlaceholders(r *http.Request, id *clerk.Identity) {
 		if !strings.HasPrefix(key, "clerk.") || clerk.CheckPlaceholder(key) != nil {
 			return nil, false
 		}
-		value, ok := id.Lookup(key)
-		if !ok {
-			return "", true
-		}
-		text, err := tinybird.ValueText(value)
-		if err != nil {
-			return "", true
-		}
-		return text, true
+		return x.text(key), true
 	})
+}
+
+// text is the value of a placeholder, empty where there is none that can be written as text.
+func (x *exchange) text(placeholder string) string {
+	if x.identity == nil {
+		return ""
+	}
+	value, ok := x.identity.Lookup(placeholder)
+	if !ok {
+		return ""
+	}
+	text, err := tinybird.ValueText(value)
+	if err != nil {
+		return ""
+	}
+	return text
 }
 
 func logField(r *http.Request, field zap.Field) {
@@ -79,6 +82,10 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, er
 	metrics.requests.WithLabelValues(x.pipe, code).Inc()
 	if x.outcome.UpstreamStatus != 0 {
 		metrics.answered(x.pipe, x.outcome.UpstreamStatus, x.outcome.Duration)
+	}
+	if x.identity != nil {
+		logField(r, zap.String("clerk_user", x.identity.UserID))
+		logField(r, zap.String("clerk_org", x.identity.OrgID))
 	}
 	logField(r, zap.String("tinybird_pipe", x.pipe))
 	logField(r, zap.String("tinybird_outcome", code))
@@ -120,6 +127,9 @@ func (h *Handler) report(x *exchange, refusal *apierr.Error, err error) {
 	}
 	if errors.Is(err, errRate) {
 		level = zap.ErrorLevel
+	}
+	if errors.Is(err, forward.ErrAborted) {
+		level = zap.WarnLevel
 	}
 	if errors.Is(err, context.Canceled) {
 		level = zap.DebugLevel

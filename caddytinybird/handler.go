@@ -29,7 +29,8 @@ func init() {
 // browser never holds a Tinybird token, and no request can be made to read another tenant's rows: the
 // request to Tinybird is built from the verified identity and the config, never copied from the client's.
 //
-// After the session is verified, these placeholders are available to everything that Caddy expands:
+// These placeholders are available to everything that Caddy expands afterwards, such as headers and logs. Without a
+// verified session those of Clerk are empty.
 //
 // Placeholder | Description
 // ------------|------------
@@ -106,6 +107,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 // ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	x := exchange{pipe: otherPipe}
+	x.setPlaceholders(r)
 	err := h.serve(w, r, &x)
 	return h.finish(w, r, &x, err)
 }
@@ -113,22 +115,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 // serve follows one request from its token to Tinybird's answer. Nothing of the client's request goes
 // up but what Build and Forward name.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) error {
-	pipe, format, err := route(r)
+	pipe, format, err := h.route(r, x)
 	if err != nil {
 		return err
 	}
-	identity, err := h.verifier.Authenticate(r)
+	if x.identity, err = h.verifier.Authenticate(r); err != nil {
+		return err
+	}
+	grant, err := h.policy.Authorize(pipe, format, x.identity)
 	if err != nil {
 		return err
 	}
-	x.identify(r, identity)
-
-	grant, err := h.policy.Authorize(pipe, format, identity)
-	if err != nil {
-		return err
-	}
-	x.pipe = grant.Pipe
-
 	rps, err := h.limit(w, r, grant)
 	if err != nil {
 		return err
@@ -157,10 +154,13 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) err
 }
 
 // route knows the one shape of path that is served, and its two methods.
-func route(r *http.Request) (pipe, format string, err error) {
+func (h *Handler) route(r *http.Request, x *exchange) (pipe, format string, err error) {
 	pipe, format, ok := tinybird.ParsePath(r.URL.EscapedPath())
 	if !ok {
-		return "", "", apierr.New(http.StatusNotFound, apierr.NotFound, "There is no such pipe here. Pipes are read at /v0/pipes/<pipe>.<format>.")
+		return "", "", apierr.NoEndpoint()
+	}
+	if h.policy.Listed(pipe) {
+		x.pipe = pipe
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodPost {
 		return "", "", apierr.New(http.StatusMethodNotAllowed, apierr.MethodNotAllowed, "A pipe is read with GET, or with POST and a JSON object of parameters.").

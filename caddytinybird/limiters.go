@@ -31,7 +31,7 @@ func acquireLimiter(workspaceID string, maxKeys int) (*ratelimit.Limiter, error)
 	if !ok {
 		return nil, fmt.Errorf("limiter is a %T", value)
 	}
-	if loaded && maxKeys > 0 {
+	if loaded {
 		l.SetMaxKeys(maxKeys)
 	}
 	return l.Limiter, nil

@@ -37,7 +37,7 @@ func newCollectors() *collectors {
 		dropped:       counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", "pipe"),
 		upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "caddy", Subsystem: "tinybird", Name: "upstream_seconds",
-			Help:    "Time from asking Tinybird to the end of its answer.",
+			Help:    "Time from asking Tinybird to the headers of its answer.",
 			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
 		}, []string{"pipe", "status_class"}),
 	}

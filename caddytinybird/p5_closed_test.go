@@ -107,7 +107,7 @@ func TestP5TokensFailClosed(t *testing.T) {
 func TestP5RatesFailClosed(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	for _, rate := range []string{"{nowhere}", "{http.request.method}", "{env.CADDY_TINYBIRD_UNSET}"} {
+	for _, rate := range []string{"{nowhere}", "{http.vars.rps}", "{env.CADDY_TINYBIRD_UNSET}"} {
 		e := newEdge(t, stack, func(h *Handler) { h.RateLimit = &RateLimit{RPS: rate} })
 		got := e.get(t, "ada", "/v0/pipes/live_events.json")
 		if got.StatusCode != http.StatusForbidden || got.code(t) != "not_allowed" {

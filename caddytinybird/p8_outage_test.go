@@ -74,12 +74,13 @@ func TestP8TinybirdHangs(t *testing.T) {
 		t.Errorf("status %d, %s", got.StatusCode, got.body)
 	}
 	stack.API.Fail(func(*http.Request) *devstack.Fault { return &devstack.Fault{Stop: devstack.HangInBody} })
+	// What is answered is a refusal, if nothing of the body had arrived yet, or visibly broken.
 	resp, err := e.client.Do(e.request(t, "ada", http.MethodGet, "/v0/pipes/live_events.json", nil))
 	if err != nil {
 		return // broken before the first byte reached us: not a whole answer either
 	}
 	defer resp.Body.Close()
-	if _, err := io.ReadAll(resp.Body); err == nil {
+	if _, err := io.ReadAll(resp.Body); err == nil && resp.StatusCode != http.StatusGatewayTimeout {
 		t.Error("half an answer looks like a whole one")
 	}
 }

@@ -15,9 +15,6 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
-// defaultUpstream is Tinybird's first region, which its documentation uses throughout.
-const defaultUpstream = "https://api.tinybird.co"
-
 // Provision resolves the secrets and prepares everything a request needs. It does no network I/O, so that a config loads
 // while Clerk or Tinybird are away.
 func (h *Handler) Provision(ctx caddy.Context) error {
@@ -70,7 +67,13 @@ func (h *Handler) provisionPolicy(settings *Clerk) error {
 			return err
 		}
 	}
+	if err := checkRate(h.RateLimit); err != nil {
+		return err
+	}
 	for i := range h.Pipes {
+		if err := checkRate(h.Pipes[i].RateLimit); err != nil {
+			return err
+		}
 		pipe, err := h.Pipes[i].config()
 		if err != nil {
 			return err
@@ -115,7 +118,7 @@ func (h *Handler) resolveWorkspaceID(key tinybird.SigningKey) (string, error) {
 }
 
 func (h *Handler) resolveUpstream(key tinybird.SigningKey) (*url.URL, error) {
-	raw := defaultUpstream
+	raw := tinybird.DefaultUpstream
 	switch {
 	case h.Upstream != "":
 		resolved, err := resolveText("upstream", h.Upstream)

@@ -37,6 +37,17 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, grant *tinybird.
 	return rps, nil
 }
 
+// checkRate refuses a rate that a client could choose.
+func checkRate(l *RateLimit) error {
+	if l == nil {
+		return nil
+	}
+	if strings.Contains(l.RPS, "{http.request.") {
+		return fmt.Errorf("rate_limit %s is the client's to choose; derive it from the session, such as `map {clerk.plan} {rps} { ... }` and `rate_limit {rps}`", l.RPS)
+	}
+	return tinybird.CheckRate(*l.spec())
+}
+
 // resolveRate expands the operator's text for a rate, once.
 func resolveRate(r *http.Request, text string) (int, error) {
 	if strings.Contains(text, "{") {

@@ -6,7 +6,9 @@
 package apierr
 
 import (
+	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strconv"
 )
@@ -71,6 +73,12 @@ func New(status int, code Code, message string) *Error {
 	return &Error{Status: status, Code: code, Message: message}
 }
 
+// NoEndpoint is the one answer for all that is not served: an unknown path, an unlisted pipe, a format that is
+// not allowed, a pipe that Tinybird does not have. A client must not learn which it was.
+func NoEndpoint() *Error {
+	return New(http.StatusNotFound, NotFound, "There is no such endpoint here.")
+}
+
 // Wrap returns e with cause as the reason for the operator's log.
 func (e *Error) Wrap(cause error) *Error {
 	e.Err = cause
@@ -101,19 +109,20 @@ func (e *Error) Unwrap() error { return e.Err }
 // private as an answer.
 func (e *Error) SetHeaders(h http.Header) {
 	h.Set("Cache-Control", "private, no-store")
-	for name, values := range e.Header {
-		h[name] = values
-	}
+	maps.Copy(h, e.Header)
 }
 
-// Body returns the JSON body of the refusal.
+// Body returns the JSON body of the refusal, with a newline at its end.
 func (e *Error) Body() []byte {
-	// Two strings always marshal.
-	body, _ := json.Marshal(struct {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false) // it is read by people, too
+	// Two strings always encode.
+	_ = enc.Encode(struct {
 		Error string `json:"error"`
 		Code  Code   `json:"code"`
 	}{e.Message, e.Code})
-	return append(body, '\n')
+	return body.Bytes()
 }
 
 // Write answers the request with the refusal.

@@ -65,8 +65,6 @@ type failure struct {
 
 func (f *failure) Error() string { return string(f.code) + " (" + f.reason + ")" }
 
-func (f *failure) Unwrap() error { return f.cause }
-
 // because returns f with a cause.
 func (f *failure) because(cause error) *failure {
 	g := *f

@@ -206,3 +206,20 @@ func TestLookup(t *testing.T) {
 		}
 	}
 }
+
+func TestWholeSeconds(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{
+		"0": 0, "-0": 0, "1767225600": 1767225600, "1767225600.999": 1767225600, "-1.9": -1, "1.7672256e9": 1767225600,
+		"253402300799": maxSeconds, "-253402300799": -maxSeconds, "1e-400": 0, "0e999999999": 0,
+	} {
+		if got, ok := wholeSeconds(json.Number(text)); !ok || got != want {
+			t.Errorf("%s is %d, %v", text, got, ok)
+		}
+	}
+	for _, text := range []string{"253402300800", "-253402300800", "253402300799.5", "1e12", "1e20", "1e400", "-1e400", "9223372036854775807", "9223372036854775808", ""} {
+		if got, ok := wholeSeconds(json.Number(text)); ok {
+			t.Errorf("%s is %d", text, got)
+		}
+	}
+}

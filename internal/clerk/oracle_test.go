@@ -1,16 +1,13 @@
 package clerk
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -86,69 +83,6 @@ type oracleAuth struct {
 	OrgRole        string   `json:"orgRole"`
 	OrgSlug        string   `json:"orgSlug"`
 	OrgPermissions []string `json:"orgPermissions"`
-}
-
-// deviation is our own answer where it is not the SDK's, and why. Code is what the client is told; "" is an
-// accepted token; refusedAtLoad is a configuration that New does not accept.
-type deviation struct {
-	code apierr.Code
-	why  string
-}
-
-const refusedAtLoad apierr.Code = "(refused at load time)"
-
-const (
-	whyAlgorithm = "only RS256 is accepted"
-	whyAudience  = "with audiences configured, a token has to name one of them"
-	whyConfig    = "a configuration that cannot work is refused at load time"
-	whyCrit      = "RFC 7515, 4.1.11: an unknown crit means that the token cannot be understood"
-	whyDates     = "a date beyond the year 9999 is none"
-	whyIssuer    = "iss is always compared, and exactly"
-	whyKid       = "a kid is a name: the SDK crashes over those of properties that JavaScript objects inherit"
-	whyLimits    = "tokens are limited in size and depth"
-	whyNoKeys    = "keys that cannot be had are 503, not a signed-out user"
-	whyNoSecret  = "verifying needs no secret key, and a header token no publishable key"
-	whyOutside   = "the SDK crashes"
-	whyScope     = "where the two readings of a feature's place differ, nothing is granted"
-	whyTemplate  = "a token without sid is one from a JWT template, which outlives its session"
-	whyTwice     = "a claim that is named twice means two things to two readers"
-	whyWeak      = "RSA keys under 2048 bits are not used"
-)
-
-var deviations = map[string]deviation{
-	"c-iss-http":                 {apierr.TokenWrongIssuer, whyIssuer},
-	"c-json-null":                {apierr.TokenInvalid, whyOutside},
-	"c-jwks-500":                 {apierr.KeysUnavailable, whyNoKeys},
-	"c-jwks-down":                {apierr.KeysUnavailable, whyNoKeys},
-	"cfg-bad-pk":                 {refusedAtLoad, whyConfig},
-	"cfg-no-pk":                  {"", whyNoSecret},
-	"cfg-no-secret-pem":          {"", whyNoSecret},
-	"cfg-pk-nodollar":            {refusedAtLoad, whyConfig},
-	"cfg-pk-two-dollars":         {refusedAtLoad, whyConfig},
-	"h-iss-foreign":              {apierr.TokenWrongIssuer, whyIssuer},
-	"h-jwks-401":                 {apierr.KeysUnavailable, whyNoKeys},
-	"h-jwks-500":                 {apierr.KeysUnavailable, whyNoKeys},
-	"h-jwks-down":                {apierr.KeysUnavailable, whyNoKeys},
-	"h-sid-missing":              {apierr.TokenWrongType, whyTemplate},
-	"h-template-nocat":           {apierr.TokenWrongType, whyTemplate},
-	"jwks-down":                  {apierr.KeysUnavailable, whyNoKeys},
-	"jwks-http-401":              {apierr.KeysUnavailable, whyNoKeys},
-	"jwks-use-enc":               {apierr.KeysUnavailable, whyNoKeys},
-	"p-odd-scope":                {"", whyScope},
-	"vt-aud-none-configured":     {apierr.TokenInvalid, whyAudience},
-	"vt-aud-number":              {apierr.TokenInvalid, whyAudience},
-	"vt-azp-empty-allowed-empty": {refusedAtLoad, whyConfig},
-	"vt-crit":                    {apierr.TokenInvalid, whyCrit},
-	"vt-duplicate-keys":          {apierr.TokenInvalid, whyTwice},
-	"vt-exp-huge":                {apierr.TokenWrongIssuer, whyIssuer + "; and " + whyDates},
-	"vt-iss-foreign":             {apierr.TokenWrongIssuer, whyIssuer},
-	"vt-kid-constructor":         {apierr.TokenInvalid, whyKid},
-	"vt-kid-proto":               {apierr.TokenInvalid, whyKid},
-	"vt-nbf-huge":                {apierr.TokenWrongIssuer, whyIssuer + "; and " + whyDates},
-	"vt-oversize-1m":             {apierr.TokenInvalid, whyLimits},
-	"vt-payload-deep":            {apierr.TokenInvalid, whyLimits},
-	"vt-rs512-jwks-alg512":       {apierr.TokenInvalid, whyAlgorithm},
-	"vt-weak-1024":               {apierr.KeysUnavailable, whyWeak},
 }
 
 // moreFetches are the cases in which more is fetched than by the SDK: a wrong signature may mean that the key
@@ -438,100 +372,4 @@ func authenticate(t *testing.T, v *Verifier, c *oracleCase, server *keyServer) a
 		t.Errorf("Authenticate disagrees with the decision: %v", err)
 	}
 	return a
-}
-
-func (o *oracle) compare(t *testing.T, c *oracleCase, got answer) {
-	t.Helper()
-	if c.Mode == "verifyToken" {
-		if len(c.Expect.Steps) == 0 {
-			compareVerified(t, c, got, c.Expect.OK, c.Expect.Reason, c.Expect.JWKSFetches)
-		}
-		for i, s := range c.Expect.Steps {
-			compareVerified(t, c, got.steps[i], s.OK, s.Reason, s.JWKSFetches)
-			if sub, _ := got.steps[i].claims.text("sub"); sub != s.Subject {
-				t.Errorf("step %d: sub %q, want %q", i, sub, s.Subject)
-			}
-		}
-		if c.Expect.OK {
-			want, err := decodeObject(c.Expect.Claims)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !reflect.DeepEqual(map[string]any(got.claims), want) {
-				t.Errorf("claims %v, want %v", got.claims, want)
-			}
-		}
-		return
-	}
-	if signed := c.Expect.Status == "signed-in"; signed != (got.state == signedIn) {
-		t.Fatalf("state %d (%s), want %s", got.state, got.reason, c.Expect.Status)
-	}
-	if c.Expect.Reason != nil && got.reason != *c.Expect.Reason {
-		t.Errorf("reason %q, want %q", got.reason, *c.Expect.Reason)
-	}
-	if want := c.Expect.APICalls["GET /v1/jwks"]; got.fetches > want {
-		t.Errorf("%d fetches of the keys, the SDK makes %d", got.fetches, want)
-	}
-	if got.state == signedIn && c.Expect.Auth != nil {
-		compareIdentity(t, got.id, c.Expect.Auth)
-	}
-}
-
-func compareVerified(t *testing.T, c *oracleCase, got answer, ok bool, reason *string, fetches int64) {
-	t.Helper()
-	if ok != (got.state == signedIn) {
-		t.Fatalf("accepted: %v (%s), want %v", got.state == signedIn, got.reason, ok)
-	}
-	if got.fetches > fetches+moreFetches[c.ID] {
-		t.Errorf("%d fetches of the keys, the SDK makes %d", got.fetches, fetches)
-	}
-	// A crash of the SDK has no reason, and about keys that cannot be had we need not say the same.
-	if reason != nil && c.Group != "jwks" && got.code != refusedAtLoad && got.reason != *reason {
-		t.Errorf("reason %q, want %q", got.reason, *reason)
-	}
-}
-
-func compareIdentity(t *testing.T, id *Identity, want *oracleAuth) {
-	t.Helper()
-	got := oracleAuth{
-		UserID: id.UserID, SessionID: id.SessionID, SessionStatus: id.Status,
-		OrgID: id.OrgID, OrgRole: id.OrgRole, OrgSlug: id.OrgSlug, OrgPermissions: id.Permissions,
-	}
-	if len(got.OrgPermissions) == 0 && len(want.OrgPermissions) == 0 {
-		got.OrgPermissions = want.OrgPermissions
-	}
-	if !reflect.DeepEqual(got, *want) {
-		t.Errorf("identity %+v, want %+v", got, *want)
-	}
-}
-
-// keyServer is a key server of which only the behaviour is real.
-type keyServer struct {
-	doc, flaky json.RawMessage
-	name       string
-	down       bool
-	fetches    atomic.Int64
-}
-
-func (s *keyServer) RoundTrip(r *http.Request) (*http.Response, error) {
-	n := s.fetches.Add(1)
-	if s.down {
-		return nil, context.DeadlineExceeded
-	}
-	status, body := http.StatusOK, string(s.doc)
-	switch s.name {
-	case "fail500":
-		status = http.StatusInternalServerError
-	case "fail401":
-		status = http.StatusUnauthorized
-	case "fail429":
-		status = http.StatusTooManyRequests
-	case "garbage":
-		body = "garbage"
-	case "flaky":
-		if body = string(s.flaky); n <= 2 {
-			status = http.StatusServiceUnavailable
-		}
-	}
-	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 }

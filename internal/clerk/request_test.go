@@ -25,6 +25,7 @@ func TestAuthenticate(t *testing.T) {
 	good := goodToken(t)
 	forged := sign(t, keyB(), testHeader(nil), testClaims(nil))
 	expired := sign(t, keyA(), testHeader(nil), testClaims(object{"exp": testNow.Unix() - 60, "iat": testNow.Unix() - 120}))
+	template := sign(t, keyA(), testHeader(object{"cat": "cl_B7d4PD222AAA"}), testClaims(nil))
 	uat := "__client_uat=" + strconv.FormatInt(testNow.Unix()-100, 10)
 	type headers = http.Header
 	auth := func(values ...string) headers { return headers{"Authorization": values} }
@@ -67,6 +68,8 @@ func TestAuthenticate(t *testing.T) {
 		"newer session":                {Config{}, "/", cookies("__session=" + good + "; __client_uat=1767225601"), apierr.TokenExpired, reasonBeforeClientUAT},
 		"huge client_uat":              {Config{}, "/", cookies("__session=" + good + "; __client_uat=" + strings.Repeat("9", 40)), apierr.TokenExpired, reasonBeforeClientUAT},
 		"expired cookie":               {Config{}, "/", cookies("__session=" + expired + "; __client_uat=1"), apierr.TokenExpired, "session-token-expired-refresh-non-eligible-no-refresh-cookie"},
+		"template in an old cookie":    {Config{}, "/", cookies("__session=" + template + "; __client_uat=1767225601"), apierr.TokenWrongType, reasonTypeMismatch},
+		"signed out but for a suffix":  {Config{PublishableKey: testKey}, "/", cookies("__client_uat=0; __session" + testSuffix + "=" + expired + "; __client_uat" + testSuffix + "=1"), apierr.TokenExpired, ""},
 		"query is no source":           {Config{}, "/?token=" + good, nil, apierr.TokenMissing, reasonNoSession},
 		"query":                        {Config{Sources: queryLast}, "/?token=" + good, nil, "", ""},
 		"query, among others":          {Config{Sources: queryLast}, "/?a=1&&b&token=" + good + "&token2=x", nil, "", ""},
@@ -184,6 +187,34 @@ func TestAttackPlantedCookie(t *testing.T) {
 	id, err := v.Authenticate(request(t, "/", http.Header{"Cookie": {"__session=" + foreign + "; " + own}}))
 	if err != nil || id.UserID != "user_1" {
 		t.Errorf("beside the cookie of another application: %+v, %v", id, err)
+	}
+}
+
+// A plain session cookie that names no issuer counts before the suffixed one; one that names another does not.
+func TestSuffixAndIssuer(t *testing.T) {
+	t.Parallel()
+	own := "; __session" + testSuffix + "=" + goodToken(t) + "; __client_uat" + testSuffix + "=1767225500"
+	for name, c := range map[string]struct {
+		iss  any
+		code apierr.Code
+	}{
+		"absent": {nil, apierr.TokenWrongIssuer}, "empty": {"", apierr.TokenWrongIssuer}, "zero": {0, apierr.TokenWrongIssuer},
+		"false": {false, apierr.TokenWrongIssuer}, "another": {"https://clerk.other.example", ""}, "number": {5, ""},
+		"true": {true, ""}, "object": {object{}, ""}, "http": {"HTTP://clerk.example.com", apierr.TokenWrongIssuer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			plain := sign(t, keyA(), testHeader(nil), testClaims(object{"iss": c.iss, "iat": testNow.Unix() + 1}))
+			v := newVerifier(t, Config{PublishableKey: testKey})
+			_, err := v.Authenticate(request(t, "/", http.Header{"Cookie": {"__session=" + plain + "; __client_uat=1767225500" + own}}))
+			if c.code == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			refusal(t, err, c.code, "")
+		})
 	}
 }
 

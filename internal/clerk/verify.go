@@ -175,10 +175,13 @@ func (i *issuer) ready(ctx context.Context, p *parsed) *failure {
 		return fault
 	}
 	kid := p.kid()
-	if _, ok := i.keys.Peek(kid); ok && kid != "" {
+	if kid == "" {
+		return failKid
+	}
+	if _, ok := i.keys.Peek(kid); ok {
 		return fault
 	}
-	if fault != nil || kid == "" || len(kid) > maxKid {
+	if fault != nil || len(kid) > maxKid {
 		return failKid
 	}
 	switch _, err := i.keys.KeyRead(ctx, kid); {

@@ -45,7 +45,7 @@ func (x *exchange) answer(w http.ResponseWriter, resp *http.Response) error {
 	// The first piece is awaited before anything is written, so that an answer which fails until then can
 	// still be turned into an error that says so.
 	n, err := readPiece(resp.Body, buf[:])
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && !ended(err) {
 		return x.unanswered(err)
 	}
 	setHeader(w.Header(), resp)
@@ -63,7 +63,7 @@ func (x *exchange) answer(w http.ResponseWriter, resp *http.Response) error {
 				return x.aborted(werr)
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		if ended(err) {
 			return nil
 		}
 		if err != nil {
@@ -82,6 +82,11 @@ func readPiece(r io.Reader, buf []byte) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// ended tells whether a body ended as it should. An error that only wraps io.EOF is a connection that was lost.
+func ended(err error) bool {
+	return err == io.EOF //nolint:errorlint // see above
 }
 
 // sink is the client's side of an answer.

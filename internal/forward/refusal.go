@@ -83,7 +83,7 @@ func translate(status int) *apierr.Error {
 		return apierr.New(http.StatusForbidden, apierr.UpstreamRefused,
 			"The analytics service does not allow this request. Only the operator of this site can change that.")
 	case status == http.StatusNotFound:
-		return apierr.New(http.StatusNotFound, apierr.NotFound, "There is no such endpoint here.")
+		return apierr.NoEndpoint()
 	case status == http.StatusRequestTimeout:
 		return apierr.New(http.StatusGatewayTimeout, apierr.UpstreamTimeout,
 			"The query took too long. Ask for less, or try again later.")

@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -165,6 +166,23 @@ func TestNothingIsLeftOpen(t *testing.T) {
 				t.Errorf("body closed: %v, context ended: %v", body.closed, ctx.Err() != nil)
 			}
 		})
+	}
+}
+
+// A connection that is lost is not the end of an answer, even if the reason given has an io.EOF in it.
+func TestWrappedEOFIsNoEnd(t *testing.T) {
+	t.Parallel()
+	for _, start := range []string{"", "{"} {
+		body := io.MultiReader(strings.NewReader(start), iotest.ErrReader(fmt.Errorf("connection lost: %w", io.EOF)))
+		f := New(Options{Base: &url.URL{Scheme: "http", Host: "a"}, Transport: tripper(func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: 200, ContentLength: -1, Body: io.NopCloser(body)}, nil
+		})})
+		_, _, err := ask(t, f, question())
+		if start == "" {
+			wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
+		} else if !errors.Is(err, ErrAborted) {
+			t.Errorf("after %q: %v", start, err)
+		}
 	}
 }
 

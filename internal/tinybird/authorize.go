@@ -45,11 +45,11 @@ type Grant struct {
 func (p *Policy) Authorize(pipe, format string, s Subject) (*Grant, error) {
 	pol, ok := p.pipes[pipe]
 	if !ok {
-		return nil, notFound()
+		return nil, apierr.NoEndpoint()
 	}
 	own, ok := pol.format(format)
 	if !ok {
-		return nil, notFound()
+		return nil, apierr.NoEndpoint()
 	}
 	for _, r := range pol.require {
 		if !r.holds(s) {
@@ -106,11 +106,6 @@ func (p *Policy) name(s Subject) (string, error) {
 		}
 	}
 	return "", errNoValue
-}
-
-// notFound is the one answer for everything that is not served.
-func notFound() *apierr.Error {
-	return apierr.New(http.StatusNotFound, apierr.NotFound, "There is no such endpoint here.")
 }
 
 func tenantMissing(cause error) *apierr.Error {

@@ -133,7 +133,7 @@ func compilePipe(name string, pc PipeConfig, c PolicyConfig, shared []fixedParam
 		out.formats = slices.Clone(pc.Formats)
 	}
 	if pc.Params != nil {
-		if out.params, err = compileParams(pc.Params, fixed); err != nil {
+		if out.params, err = compileParams(pc.Params, fixed, c.Credentials); err != nil {
 			return nil, err
 		}
 	}
@@ -179,7 +179,7 @@ func pipeFixed(pc PipeConfig, check func(string) error, shared []fixedParam) ([]
 }
 
 // compileParams checks the allow-list of client parameters.
-func compileParams(names []string, fixed []fixedParam) (map[string]struct{}, error) {
+func compileParams(names []string, fixed []fixedParam, credentials []string) (map[string]struct{}, error) {
 	if len(names) == 0 {
 		return nil, errors.New("params lists no name: name the parameters to let through, " +
 			"or remove it to let all but the reserved ones through")
@@ -194,6 +194,9 @@ func compileParams(names []string, fixed []fixedParam) (map[string]struct{}, err
 		}
 		if slices.ContainsFunc(fixed, func(f fixedParam) bool { return strings.EqualFold(f.name, name) }) {
 			return nil, fmt.Errorf("params %s is a fixed parameter of this pipe, which no client sets: remove it", name)
+		}
+		if slices.ContainsFunc(credentials, func(c string) bool { return strings.EqualFold(c, name) }) {
+			return nil, fmt.Errorf("params %s is where token_from reads the session token, which never goes up: remove it", name)
 		}
 		if _, ok := set[name]; ok {
 			return nil, fmt.Errorf("params %s is listed twice: keep one of them", name)
