@@ -64,7 +64,7 @@ func verifierFor(ctx caddy.Context, own *Clerk) (*clerk.Verifier, *Clerk, error)
 	return global.verifier, &global.Clerk, nil
 }
 
-// Interface guards
+// Interface guards.
 var (
 	_ caddy.App          = (*App)(nil)
 	_ caddy.Provisioner  = (*App)(nil)

@@ -2,6 +2,7 @@ package caddytinybird
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,8 @@ func init() {
 
 func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	handler := new(Handler)
-	return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+	err := handler.UnmarshalCaddyfile(h.Dispenser)
+	return handler, err
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
@@ -74,11 +76,13 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // handlerParser is the handler with the places of its pipes, for errors that only the whole block shows.
 type handlerParser struct {
 	*Handler
+
 	pipes []pipeParser
 }
 
 type pipeParser struct {
 	Pipe
+
 	at caddyfile.Token
 }
 
@@ -94,7 +98,7 @@ var handlerOptions = map[string]option[handlerParser]{
 	"rate_limit":      {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
 	"fixed_param":     {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseFixedParam(&p.FixedParams, d) }, repeated: true},
 	"pipe":            {parse: parsePipe, repeated: true},
-	"errors":          setText(func(p *handlerParser) *string { return &p.Errors }, oneOf("errors", "json", "caddy")),
+	"errors":          setText(func(p *handlerParser) *string { return &p.Errors }, oneOf("errors", errorsJSON, errorsCaddy)),
 	"upstream_errors": setText(func(p *handlerParser) *string { return &p.UpstreamErrors }, oneOf("upstream_errors", "hide", "pass")),
 	"transport":       {parse: parseTransport},
 	"limits": {parse: func(p *handlerParser, d *caddyfile.Dispenser) error {
@@ -294,10 +298,8 @@ func checkedArgs(d *caddyfile.Dispenser, check func(string) error) ([]string, er
 
 func oneOf(setting string, words ...string) func(string) error {
 	return func(text string) error {
-		for _, word := range words {
-			if text == word {
-				return nil
-			}
+		if slices.Contains(words, text) {
+			return nil
 		}
 		return errors.New(setting + " " + strconv.Quote(text) + " is not known; use one of: " + strings.Join(words, ", "))
 	}
@@ -330,5 +332,5 @@ func checkLiteralSecret(setting string) func(string) error {
 	return func(secret string) error { return checkSecret(setting, secret) }
 }
 
-// Interface guard
+// Interface guard.
 var _ caddyfile.Unmarshaler = (*Handler)(nil)

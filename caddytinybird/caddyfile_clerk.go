@@ -76,6 +76,7 @@ func (c *Clerk) unmarshal(d *caddyfile.Dispenser) error {
 
 type clerkParser struct {
 	*Clerk
+
 	keyInArgs bool
 }
 

@@ -219,7 +219,10 @@ func (c *Clerk) staticKeys() ([]clerk.Issuer, error) {
 }
 
 func (c *Clerk) sources() []clerk.Source {
-	var sources []clerk.Source
+	if len(c.TokenFrom) == 0 {
+		return nil
+	}
+	sources := make([]clerk.Source, 0, len(c.TokenFrom))
 	for _, s := range c.TokenFrom {
 		sources = append(sources, clerk.Source{Kind: clerk.SourceKind(s.Source), Name: s.Name})
 	}
@@ -242,7 +245,7 @@ func (c *Clerk) cleanup() error {
 	if c.verifier != nil {
 		c.verifier.Close()
 	}
-	var errs []error
+	errs := make([]error, 0, len(c.acquired))
 	for _, key := range c.acquired {
 		_, err := keySets.Delete(key)
 		errs = append(errs, err)

@@ -27,6 +27,7 @@ var provisioning sync.Mutex
 // edge is a provisioned handler in front of stand-ins for Clerk and Tinybird, behind a real HTTP server.
 type edge struct {
 	*Handler
+
 	stack  *devstack.Stack
 	url    string
 	client *http.Client
@@ -159,6 +160,7 @@ func (e *edge) bearer(t testing.TB, user string, opts ...devstack.TokenOption) s
 // reply is an answer with its body read.
 type reply struct {
 	*http.Response
+
 	body []byte
 }
 

@@ -146,7 +146,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, refusal *apierr
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Set("http.tinybird.code", string(refusal.Code))
 	}
-	if h.Errors == "caddy" {
+	if h.Errors == errorsCaddy {
 		refusal.SetHeaders(w.Header())
 		return caddyhttp.Error(refusal.Status, errors.New(refusal.Message))
 	}

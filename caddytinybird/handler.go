@@ -41,7 +41,7 @@ func init() {
 // `{clerk.session.id}` | The session, such as `sess_2abc`
 // `{clerk.plan}` | The plan as the token has it: `o:pro` or `u:free`
 // `{clerk.claims.<path>}` | Any claim, with dots into objects; arrays become comma-joined text
-// `{http.tinybird.code}` | The code of a refusal, such as `token_expired`; empty for an answer
+// `{http.tinybird.code}` | The code of a refusal, such as `token_expired`; empty for an answer.
 type Handler struct {
 	// Whose sessions are accepted. Default: the global option `clerk`.
 	Clerk *Clerk `json:"clerk,omitempty"`
@@ -126,7 +126,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) err
 	if err != nil {
 		return err
 	}
-	rps, err := h.limit(w, r, grant)
+	rps, err := h.limit(w, r, grant) //nolint:contextcheck // counting is in memory and waits for nothing
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (h *Handler) route(r *http.Request, x *exchange) (pipe, format string, err 
 	return pipe, format, nil
 }
 
-// Interface guards
+// Interface guards.
 var (
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 	_ caddy.Provisioner           = (*Handler)(nil)

@@ -84,16 +84,20 @@ func (s *keySet) Load(ctx context.Context) ([]byte, error) {
 		return *doc, nil
 	}
 	doc, err := (*s.storage.Load()).Load(ctx, s.path)
-	if err == nil {
-		s.doc.Store(&doc)
+	if err != nil {
+		return nil, fmt.Errorf("caddy's storage: %w", err)
 	}
-	return doc, err
+	s.doc.Store(&doc)
+	return doc, nil
 }
 
 // Save keeps the keys in Caddy's storage for a restart while Clerk cannot be reached.
 func (s *keySet) Save(ctx context.Context, doc []byte) error {
 	s.doc.Store(&doc)
-	return (*s.storage.Load()).Store(ctx, s.path, doc)
+	if err := (*s.storage.Load()).Store(ctx, s.path, doc); err != nil {
+		return fmt.Errorf("caddy's storage: %w", err)
+	}
+	return nil
 }
 
 // observe tells the operator about each attempt to load the keys.
@@ -122,7 +126,7 @@ func (s *keySet) Destruct() error {
 	return nil
 }
 
-// Interface guards
+// Interface guards.
 var (
 	_ caddy.Destructor = (*keySet)(nil)
 	_ jwks.Store       = (*keySet)(nil)

@@ -37,5 +37,5 @@ func acquireLimiter(workspaceID string, maxKeys int) (*ratelimit.Limiter, error)
 	return l.Limiter, nil
 }
 
-// Interface guard
+// Interface guard.
 var _ caddy.Destructor = pooledLimiter{}

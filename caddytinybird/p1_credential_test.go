@@ -1,6 +1,7 @@
 package caddytinybird
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -55,9 +56,7 @@ func TestP1OneCredentialUpstream(t *testing.T) {
 			stack.API.Reset()
 			r := e.request(t, "ada", method, "/v0/pipes/live_events.json?"+attack.query, body)
 			session := strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-			for name, values := range attack.header {
-				r.Header[name] = values
-			}
+			maps.Copy(r.Header, attack.header)
 			onlyTenant(t, e.do(t, r), "acme")
 
 			up := stack.API.Requests()

@@ -96,15 +96,15 @@ func TestP2NoValueNoToken(t *testing.T) {
 	e := newEdge(t, stack, nil)
 	for name, r := range map[string]*http.Request{
 		"no organization":      e.request(t, "dana", http.MethodGet, "/v0/pipes/leaky_report.json", nil),
-		"no team":              withToken(e, t, "/v0/pipes/team_activity.json", devstack.NoClaim("team_id")),
-		"null team":            withToken(e, t, "/v0/pipes/team_activity.json", devstack.Claim("team_id", nil)),
-		"empty team":           withToken(e, t, "/v0/pipes/team_activity.json", devstack.Claim("team_id", "")),
-		"object":               withToken(e, t, "/v0/pipes/team_activity.json", devstack.Claim("team_id", map[string]any{"a": 1})),
-		"empty list":           withToken(e, t, "/v0/pipes/team_activity.json", devstack.Claim("team_id", []string{})),
-		"comma in a list":      withToken(e, t, "/v0/pipes/team_activity.json", devstack.Claim("team_id", []string{"a,b"})),
-		"control character":    withToken(e, t, "/v0/pipes/team_activity.json", devstack.Claim("team_id", "a\nb")),
-		"empty organization":   withToken(e, t, "/v0/pipes/top_pages.json", devstack.Claim("o", map[string]any{"id": ""})),
-		"organization, number": withToken(e, t, "/v0/pipes/top_pages.json", devstack.Claim("o", map[string]any{"id": []any{}})),
+		"no team":              withToken(t, e, "/v0/pipes/team_activity.json", devstack.NoClaim("team_id")),
+		"null team":            withToken(t, e, "/v0/pipes/team_activity.json", devstack.Claim("team_id", nil)),
+		"empty team":           withToken(t, e, "/v0/pipes/team_activity.json", devstack.Claim("team_id", "")),
+		"object":               withToken(t, e, "/v0/pipes/team_activity.json", devstack.Claim("team_id", map[string]any{"a": 1})),
+		"empty list":           withToken(t, e, "/v0/pipes/team_activity.json", devstack.Claim("team_id", []string{})),
+		"comma in a list":      withToken(t, e, "/v0/pipes/team_activity.json", devstack.Claim("team_id", []string{"a,b"})),
+		"control character":    withToken(t, e, "/v0/pipes/team_activity.json", devstack.Claim("team_id", "a\nb")),
+		"empty organization":   withToken(t, e, "/v0/pipes/top_pages.json", devstack.Claim("o", map[string]any{"id": ""})),
+		"organization, number": withToken(t, e, "/v0/pipes/top_pages.json", devstack.Claim("o", map[string]any{"id": []any{}})),
 	} {
 		t.Run(name, func(t *testing.T) {
 			stack.API.Reset()
@@ -125,7 +125,7 @@ func TestP2ValuesAreNotExpandedAgain(t *testing.T) {
 	stack := newStack(t, devstack.Options{})
 	e := newEdge(t, stack, nil)
 	const planted = "{env.PATH}{file./etc/passwd}{clerk.user.id}"
-	e.do(t, withToken(e, t, "/v0/pipes/team_activity.json", devstack.Claim("team_id", planted)))
+	e.do(t, withToken(t, e, "/v0/pipes/team_activity.json", devstack.Claim("team_id", planted)))
 	up := stack.API.Requests()
 	if len(up) != 1 {
 		t.Fatalf("%d requests went up", len(up))
@@ -138,7 +138,7 @@ func TestP2ValuesAreNotExpandedAgain(t *testing.T) {
 	}
 }
 
-func withToken(e *edge, t *testing.T, target string, opts ...devstack.TokenOption) *http.Request {
+func withToken(t *testing.T, e *edge, target string, opts ...devstack.TokenOption) *http.Request {
 	t.Helper()
 	r := e.request(t, "", http.MethodGet, target, nil)
 	r.Header.Set("Authorization", "Bearer "+e.bearer(t, "ada", opts...))

@@ -85,7 +85,7 @@ func TestP5TokensFailClosed(t *testing.T) {
 		"not yet":        {[]devstack.TokenOption{devstack.Claim("nbf", 99999999999)}, "token_not_yet_valid"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := e.do(t, withToken(e, t, "/v0/pipes/live_events.json", tt.opts...))
+			got := e.do(t, withToken(t, e, "/v0/pipes/live_events.json", tt.opts...))
 			if got.StatusCode != http.StatusUnauthorized || got.code(t) != tt.code {
 				t.Errorf("status %d, %s; want %s", got.StatusCode, got.body, tt.code)
 			}
@@ -125,7 +125,7 @@ func TestP5ErrorsByCaddy(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
 	e := newEdge(t, stack, func(h *Handler) { h.Errors = "caddy" })
-	got := e.do(t, withToken(e, t, "/v0/pipes/live_events.json", devstack.Expired()))
+	got := e.do(t, withToken(t, e, "/v0/pipes/live_events.json", devstack.Expired()))
 	err := <-e.fell
 	if !strings.Contains(err.Error(), "HTTP 401") {
 		t.Errorf("error %v", err)

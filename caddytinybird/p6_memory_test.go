@@ -24,7 +24,7 @@ func TestP6MemoryIsBounded(t *testing.T) {
 		h.Clerk.Limits = &ClerkLimits{Identities: 16, TokenSize: 4000}
 	})
 	for n := range ratelimit.MinMaxKeys + 150 {
-		e.do(t, withToken(e, t, "/v0/pipes/live_events.json", devstack.Claim("tenant", fmt.Sprint("tenant-", n))))
+		e.do(t, withToken(t, e, "/v0/pipes/live_events.json", devstack.Claim("tenant", fmt.Sprint("tenant-", n))))
 	}
 	if n := e.limiter.Len(); n > ratelimit.MinMaxKeys {
 		t.Errorf("%d counters, the bound is %d", n, ratelimit.MinMaxKeys)
@@ -44,7 +44,7 @@ func TestP6MemoryIsBounded(t *testing.T) {
 	if got := e.do(t, endless); got.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("endless body: status %d, %s", got.StatusCode, got.body)
 	}
-	huge := withToken(e, t, "/v0/pipes/live_events.json", devstack.Claim("tenant", strings.Repeat("a", 4000)))
+	huge := withToken(t, e, "/v0/pipes/live_events.json", devstack.Claim("tenant", strings.Repeat("a", 4000)))
 	if got := e.do(t, huge); got.StatusCode != http.StatusUnauthorized || got.code(t) != "token_invalid" {
 		t.Errorf("huge token: status %d, %s", got.StatusCode, got.body)
 	}

@@ -20,7 +20,7 @@ func TestP8OutagesAreNot401(t *testing.T) {
 		// A new session, so nothing is answered from a cache.
 		onlyTenant(t, e.get(t, "cleo", "/v0/pipes/live_events.json"), "globex")
 	}
-	unknown := withToken(e, t, "/v0/pipes/live_events.json", devstack.KID("ins_2unknown"))
+	unknown := withToken(t, e, "/v0/pipes/live_events.json", devstack.KID("ins_2unknown"))
 	if got := e.do(t, unknown); got.StatusCode != http.StatusUnauthorized || got.code(t) != "token_invalid" {
 		t.Errorf("unknown kid during an outage: status %d, %s", got.StatusCode, got.body)
 	}

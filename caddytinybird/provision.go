@@ -166,9 +166,15 @@ func (h *Handler) provisionTokens(key tinybird.SigningKey, workspace string) err
 	return nil
 }
 
+// Who writes the body of a refusal.
+const (
+	errorsJSON  = "json"
+	errorsCaddy = "caddy"
+)
+
 // Validate holds the rules that need no placeholder.
 func (h *Handler) Validate() error {
-	if h.Errors != "" && h.Errors != "json" && h.Errors != "caddy" {
+	if h.Errors != "" && h.Errors != errorsJSON && h.Errors != errorsCaddy {
 		return fmt.Errorf("errors %q is not known; use json or caddy", h.Errors)
 	}
 	if h.UpstreamErrors != "" && h.UpstreamErrors != "hide" && h.UpstreamErrors != "pass" {

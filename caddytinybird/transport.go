@@ -42,20 +42,20 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage, base *url.URL) (*reve
 func transportSettings(raw json.RawMessage, base *url.URL) (json.RawMessage, error) {
 	settings := make(map[string]json.RawMessage)
 	if err := json.Unmarshal([]byte(transportDefaults), &settings); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("defaults: %w", err)
 	}
 	if len(raw) > 0 {
 		var protocol struct {
 			Protocol string `json:"protocol"`
 		}
 		if err := json.Unmarshal(raw, &protocol); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("protocol: %w", err)
 		}
 		if protocol.Protocol != "http" {
 			return nil, fmt.Errorf("the protocol %q is not supported; Tinybird is asked over http", protocol.Protocol)
 		}
 		if err := json.Unmarshal(raw, &settings); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("settings: %w", err)
 		}
 		delete(settings, "protocol")
 	}
@@ -66,5 +66,9 @@ func transportSettings(raw json.RawMessage, base *url.URL) (json.RawMessage, err
 	case base.Scheme == "http" && hasTLS:
 		return nil, errors.New("TLS settings have no effect on an http:// upstream; make the upstream https:// or remove them")
 	}
-	return json.Marshal(settings)
+	merged, err := json.Marshal(settings)
+	if err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	return merged, nil
 }

@@ -251,7 +251,7 @@ func TestCommandsExist(t *testing.T) {
 			if b.language != "sh" {
 				continue
 			}
-			for _, line := range strings.Split(strings.TrimSpace(b.text), "\n") {
+			for line := range strings.SplitSeq(strings.TrimSpace(b.text), "\n") {
 				checked++
 				name, isMake := strings.CutPrefix(line, "make ")
 				if isMake && !slices.Contains(targets, name) {

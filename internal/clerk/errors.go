@@ -157,16 +157,19 @@ var (
 	failOpaque = unauthorized(apierr.TokenWrongType, reasonTokenInvalid, failType.message)
 	failPend   = unauthorized(apierr.SessionPending, reasonPending,
 		"The session is pending. Finish signing in: a task such as choosing an organization is left.")
-	failNoKeys = &failure{status: http.StatusServiceUnavailable, code: apierr.KeysUnavailable, reason: reasonKeysFailedToLoad,
-		message: "The keys that session tokens are verified with are not available yet. Try again."}
-	failInternal = &failure{status: http.StatusInternalServerError, code: apierr.Internal, reason: "unexpected-error",
-		message: "The session token could not be verified because of an internal error."}
+	failNoKeys = &failure{
+		status: http.StatusServiceUnavailable, code: apierr.KeysUnavailable, reason: reasonKeysFailedToLoad,
+		message: "The keys that session tokens are verified with are not available yet. Try again.",
+	}
+	failInternal = &failure{
+		status: http.StatusInternalServerError, code: apierr.Internal, reason: "unexpected-error",
+		message: "The session token could not be verified because of an internal error.",
+	}
 )
 
 // asFailure is err as a failure; every error of a verification is one.
 func asFailure(err error) *failure {
-	var f *failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*failure](err); ok {
 		return f
 	}
 	return failInternal.because(err)

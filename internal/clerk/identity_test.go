@@ -49,7 +49,8 @@ func TestOrganization(t *testing.T) {
 	}{
 		"version 1": {
 			`{"org_id":"org_1","org_slug":"acme","org_role":"org:admin","org_permissions":["org:a:read",7,"","org:a:write"]}`,
-			"org_1", "acme", "org:admin", []string{"org:a:read", "org:a:write"},
+			"org_1", "acme", "org:admin",
+			[]string{"org:a:read", "org:a:write"},
 		},
 		"version 1, no org":          {`{"org_role":"org:admin","org_permissions":["org:a:read"]}`, "", "", "", nil},
 		"version 1, odd types":       {`{"org_id":"org_1","org_slug":1,"org_role":["org:admin"],"org_permissions":"org:a:read"}`, "org_1", "", "", nil},

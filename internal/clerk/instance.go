@@ -17,7 +17,7 @@ type Instance struct {
 	CookieSuffix string // of the instance's own cookies, such as __session_<suffix>
 }
 
-var errPublishableKey = errors.New("publishable_key: want the key as Clerk's dashboard shows it, pk_live_... or pk_test_...")
+var errPublishableKey = errors.New("publishable_key: want the key as Clerk's dashboard shows it, such as pk_live_Y2xlcmsuZXhhbXBsZS5jb20k")
 
 // ParsePublishableKey reads a publishable key: pk_live_ or pk_test_, then the base64 of the Frontend API's
 // host and a dollar sign.

@@ -2,6 +2,7 @@ package clerk
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -61,10 +62,8 @@ func lookupClaim(object map[string]any, path string) (any, bool) {
 
 // CheckPlaceholder reports whether Lookup knows the name of a placeholder. The error lists the names.
 func CheckPlaceholder(name string) error {
-	for _, known := range placeholders {
-		if name == known {
-			return nil
-		}
+	if slices.Contains(placeholders, name) {
+		return nil
 	}
 	if path, ok := strings.CutPrefix(name, claimsPrefix); ok && path != "" &&
 		!strings.HasPrefix(path, ".") && !strings.HasSuffix(path, ".") && !strings.Contains(path, "..") {

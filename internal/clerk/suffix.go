@@ -60,6 +60,11 @@ func (v *Verifier) usesSuffix(plain, own *pair) bool {
 			return true
 		}
 	}
+	return v.prefersSuffix(plain, own)
+}
+
+// prefersSuffix compares the two sets when the plain one is this instance's own, too.
+func (v *Verifier) prefersSuffix(plain, own *pair) bool {
 	switch {
 	case own.uat == "" && own.token == "":
 		return false

@@ -1,6 +1,7 @@
 package devstack
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -200,9 +201,7 @@ func (a *API) merge(in *input, fixed map[string]string) map[string]string {
 		layers = []map[string]string{in.query, fixed, in.body}
 	}
 	for _, layer := range layers {
-		for k, v := range layer {
-			given[k] = v
-		}
+		maps.Copy(given, layer)
 	}
 	return given
 }

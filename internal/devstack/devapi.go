@@ -101,7 +101,7 @@ func (i *Issuer) devSignOut(w http.ResponseWriter, r *http.Request) {
 	for _, c := range i.clearCookies(false) {
 		http.SetCookie(w, c)
 	}
-	http.SetCookie(w, &http.Cookie{Name: clientCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode}) //nolint:gosec // deletes it
+	http.SetCookie(w, &http.Cookie{Name: clientCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode})
 	writeJSON(w, http.StatusOK, map[string]bool{"signed_out": true})
 }
 

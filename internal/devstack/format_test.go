@@ -121,7 +121,11 @@ func TestParquetReadsBack(t *testing.T) {
 	labels := map[string]string{"a": "b", "c": "d"}
 	res := Result{
 		Columns: []Column{
-			{"ts", "DateTime"}, {"day", "Date"}, {"path", "String"}, {"views", "UInt64"}, {"amount", "Float64"},
+			{"ts", "DateTime"},
+			{"day", "Date"},
+			{"path", "String"},
+			{"views", "UInt64"},
+			{"amount", "Float64"},
 			{"labels", "Map(String, String)"},
 		},
 		Rows: [][]any{

@@ -38,8 +38,7 @@ func readInput(w http.ResponseWriter, r *http.Request) (*input, *refusal) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	in.raw = body
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return in, &refusal{status: http.StatusRequestEntityTooLarge, text: "The body is too large"}
 		}
 		return in, &refusal{status: http.StatusBadRequest, text: "The body could not be read"}

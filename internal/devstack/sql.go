@@ -22,8 +22,13 @@ func (a *API) sql(in *input, who caller, ext string, out *answer) *refusal {
 		res.Rows = [][]any{{uint64(len(rows))}}
 	} else {
 		res.Columns = []Column{
-			{"organization_id", "String"}, {"user_id", "String"}, {"team_id", "String"}, {"ts", "DateTime"},
-			{"path", "String"}, {"amount", "Float64"}, {"country", "String"},
+			{"organization_id", "String"},
+			{"user_id", "String"},
+			{"team_id", "String"},
+			{"ts", "DateTime"},
+			{"path", "String"},
+			{"amount", "Float64"},
+			{"country", "String"},
 		}
 		for _, r := range rows[len(rows)-min(len(rows), 100):] {
 			res.Rows = append(res.Rows, []any{

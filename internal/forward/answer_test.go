@@ -310,6 +310,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }
 // unflushable is a client's side that can write but not flush, and counts the attempts.
 type unflushable struct {
 	http.ResponseWriter
+
 	tries int
 }
 

@@ -128,6 +128,7 @@ func (f *Forwarder) Forward(ctx context.Context, w http.ResponseWriter, q Reques
 // exchange is one request and its answer.
 type exchange struct {
 	*Forwarder
+
 	client context.Context //nolint:containedctx // an exchange lives as long as the call it belongs to
 	ctx    context.Context //nolint:containedctx // the same, cancelled as well when Tinybird is too slow
 	cancel context.CancelCauseFunc
@@ -144,7 +145,7 @@ func (x *exchange) roundTrip(q Request) (*http.Response, error) {
 	}
 	if !timer.Stop() {
 		// Too late by a hair: the body cannot be read any more.
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		return nil, errHeaderTimeout
 	}
 	return resp, nil

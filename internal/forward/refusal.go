@@ -67,6 +67,7 @@ func (x *exchange) refusal(h http.Header, resp *http.Response) *apierr.Error {
 		if s, ok := wait(resp.Header.Get("Retry-After")); ok && e.Status == http.StatusServiceUnavailable {
 			e = e.With("Retry-After", strconv.Itoa(s))
 		}
+	default:
 	}
 	cause := fmt.Errorf("tinybird answered %d", resp.StatusCode)
 	if text != "" {

@@ -44,7 +44,7 @@ func (x *exchange) errorText(resp *http.Response) string {
 // readErrorBody reads up to one byte more than is used. The client's Accept-Encoding went up, so the text may be
 // packed; gzip is the one packing that every client accepts.
 func readErrorBody(resp *http.Response) ([]byte, error) {
-	var r io.Reader = io.LimitReader(resp.Body, maxErrorBody+1)
+	r := io.LimitReader(resp.Body, maxErrorBody+1)
 	if strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") {
 		z, err := gzip.NewReader(r)
 		if err != nil {

@@ -46,6 +46,7 @@ func (s *script) Close() error { return nil }
 // slowWriter is a client that takes a while for each piece.
 type slowWriter struct {
 	*httptest.ResponseRecorder
+
 	each time.Duration
 }
 
@@ -130,6 +131,7 @@ func TestErrorTextIsNotWaitedFor(t *testing.T) {
 // spiedBody is a body that tells whether it was closed.
 type spiedBody struct {
 	io.Reader
+
 	closed bool
 }
 

@@ -21,6 +21,7 @@ func TestClockJumps(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				clock := &struct {
 					sync.Mutex
+
 					now time.Time
 				}{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 				now := func() time.Time {

@@ -90,8 +90,7 @@ func explain(ctx context.Context, err error) error {
 
 // withoutURL drops the URL that net/http and net/url put into their errors: a query can hold a credential.
 func withoutURL(err error) error {
-	var ue *url.Error
-	if errors.As(err, &ue) {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
 		return ue.Err
 	}
 	return err

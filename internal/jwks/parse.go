@@ -68,8 +68,7 @@ func ParseSet(doc []byte) (keys []jwkset.JWK, skipped int, err error) {
 
 // notASet keeps from a JSON error what cannot quote the document.
 func notASet(err error) error {
-	var se *json.SyntaxError
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Errorf("%w, but the JSON is broken at byte %d", errNotASet, se.Offset)
 	}
 	return errNotASet

@@ -53,7 +53,7 @@ func marshal[T any](ctx context.Context, s *Set, f func(*jwkset.MemoryJWKSet) (T
 // JSON returns the set as a JWK set document. There are only public keys in it.
 func (s *Set) JSON(ctx context.Context) (json.RawMessage, error) {
 	return marshal(ctx, s, func(m *jwkset.MemoryJWKSet) (json.RawMessage, error) {
-		return m.JSON(ctx) //nolint:wrapcheck // marshal wraps it
+		return m.JSON(ctx)
 	})
 }
 
@@ -68,14 +68,14 @@ func (s *Set) JSONWithOptions(
 	ctx context.Context, mo jwkset.JWKMarshalOptions, vo jwkset.JWKValidateOptions,
 ) (json.RawMessage, error) {
 	return marshal(ctx, s, func(m *jwkset.MemoryJWKSet) (json.RawMessage, error) {
-		return m.JSONWithOptions(ctx, mo, vo) //nolint:wrapcheck // marshal wraps it
+		return m.JSONWithOptions(ctx, mo, vo)
 	})
 }
 
 // Marshal returns the set in the library's form.
 func (s *Set) Marshal(ctx context.Context) (jwkset.JWKSMarshal, error) {
 	return marshal(ctx, s, func(m *jwkset.MemoryJWKSet) (jwkset.JWKSMarshal, error) {
-		return m.Marshal(ctx) //nolint:wrapcheck // marshal wraps it
+		return m.Marshal(ctx)
 	})
 }
 
@@ -84,6 +84,6 @@ func (s *Set) MarshalWithOptions(
 	ctx context.Context, mo jwkset.JWKMarshalOptions, vo jwkset.JWKValidateOptions,
 ) (jwkset.JWKSMarshal, error) {
 	return marshal(ctx, s, func(m *jwkset.MemoryJWKSet) (jwkset.JWKSMarshal, error) {
-		return m.MarshalWithOptions(ctx, mo, vo) //nolint:wrapcheck // marshal wraps it
+		return m.MarshalWithOptions(ctx, mo, vo)
 	})
 }

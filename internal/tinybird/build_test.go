@@ -232,7 +232,8 @@ func TestBuildRefusesUpgrades(t *testing.T) {
 	t.Parallel()
 	for _, h := range []http.Header{
 		{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}},
-		{"Upgrade": {"h2c"}}, {"Upgrade": {""}},
+		{"Upgrade": {"h2c"}},
+		{"Upgrade": {""}},
 		{"Connection": {"keep-alive, uPgRaDe"}},
 		{"Connection": {"close", "upgrade"}},
 	} {

@@ -89,7 +89,7 @@ func (w *objectWriter) take(c byte) bool {
 	return true
 }
 
-// object copies the members that lets lets through, all for nil. The object is at the given depth.
+// object copies the members for which lets is true, all for nil. The object is at the given depth.
 func (w *objectWriter) object(depth int, lets func(name string) bool) error {
 	if !w.take('{') {
 		return errJSONSyntax

@@ -114,7 +114,7 @@ func (m *Minter) sign(g *Grant, rps int, now time.Time) (minted, error) {
 	}
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, c).SignedString(m.key)
 	if err != nil {
-		return minted{}, err
+		return minted{}, fmt.Errorf("sign a token for Tinybird: %w", err)
 	}
 	return minted{token: token, expires: time.Unix(expires, 0)}, nil
 }

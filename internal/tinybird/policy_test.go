@@ -35,54 +35,83 @@ func TestNewPolicyErrorsNameTheFix(t *testing.T) {
 		{"client's header", fixed("a", "x{http.request.header.X}", ""), []string{`"http.request.header.X" cannot be used here`}},
 		{"unbalanced", fixed("a", "{clerk.org.id", ""), []string{`fixed_param a: a "{" is not closed`}},
 		{"control characters", fixed("a", "x\n{clerk.org.id}", ""), []string{"fixed_param a: the value holds control characters"}},
-		{"fixed twice", pipeOf(func(p *PipeConfig) { p.FixedParams = []FixedParam{org, org} }),
-			[]string{"fixed_param organization_id is given twice"}},
+		{
+			"fixed twice", pipeOf(func(p *PipeConfig) { p.FixedParams = []FixedParam{org, org} }),
+			[]string{"fixed_param organization_id is given twice"},
+		},
 		{"fixed twice by case", pipeOf(func(p *PipeConfig) {
 			p.FixedParams = []FixedParam{org, {Name: "Organization_ID", Value: "x"}}
 		}), []string{"fixed_param Organization_ID is given twice (letter case does not count)"}},
-		{"shared twice", PolicyConfig{CheckPlaceholder: checkClerk, FixedParams: []FixedParam{org, org}},
-			[]string{"fixed_param organization_id is given twice"}},
+		{
+			"shared twice",
+			PolicyConfig{CheckPlaceholder: checkClerk, FixedParams: []FixedParam{org, org}},
+			[]string{"fixed_param organization_id is given twice"},
+		},
 		{"override in another case", func() PolicyConfig {
 			c := pipeOf(func(p *PipeConfig) { p.FixedParams[0].Name = "ORGANIZATION_id" })
 			c.FixedParams = []FixedParam{org}
 			return c
 		}(), []string{"differs from the shared fixed_param organization_id only in letter case", "spell them alike"}},
-		{"no fixed param", pipeOf(func(p *PipeConfig) { p.FixedParams = nil }),
-			[]string{"pipe a: no fixed_param", "`unrestricted`"}},
-		{"unrestricted with fixed param", pipeOf(func(p *PipeConfig) { p.Unrestricted = true }),
-			[]string{"unrestricted contradicts fixed_param organization_id: remove one"}},
+		{
+			"no fixed param", pipeOf(func(p *PipeConfig) { p.FixedParams = nil }),
+			[]string{"pipe a: no fixed_param", "`unrestricted`"},
+		},
+		{
+			"unrestricted with fixed param", pipeOf(func(p *PipeConfig) { p.Unrestricted = true }),
+			[]string{"unrestricted contradicts fixed_param organization_id: remove one"},
+		},
 		{"no name", pipeOf(func(p *PipeConfig) { p.Names = nil }), []string{"pipe has no name"}},
 		{"bad name", pipeOf(func(p *PipeConfig) { p.Names = []string{"a.json"} }), []string{`pipe: the name "a.json" is not usable`}},
 		{"long name", pipeOf(func(p *PipeConfig) { p.Names = []string{strings.Repeat("a", 129)} }), []string{"at most 128"}},
-		{"listed twice in one block", pipeOf(func(p *PipeConfig) { p.Names = []string{"a", "b", "a"} }),
-			[]string{"pipe a is listed twice"}},
-		{"listed twice", PolicyConfig{CheckPlaceholder: checkClerk, FixedParams: []FixedParam{org},
-			Pipes: []PipeConfig{{Names: []string{"a"}}, {Names: []string{"a"}, Unrestricted: true}}},
-			[]string{"pipe a is listed twice"}},
-		{"rate 0", pipeOf(func(p *PipeConfig) { p.RateLimit = &RateSpec{RPS: "0"} }),
-			[]string{`pipe a: rate_limit "0": the requests per second are not a whole number from 1`, "remove rate_limit"}},
+		{
+			"listed twice in one block", pipeOf(func(p *PipeConfig) { p.Names = []string{"a", "b", "a"} }),
+			[]string{"pipe a is listed twice"},
+		},
+		{
+			"listed twice",
+			PolicyConfig{
+				CheckPlaceholder: checkClerk, FixedParams: []FixedParam{org},
+				Pipes: []PipeConfig{{Names: []string{"a"}}, {Names: []string{"a"}, Unrestricted: true}},
+			},
+			[]string{"pipe a is listed twice"},
+		},
+		{
+			"rate 0", pipeOf(func(p *PipeConfig) { p.RateLimit = &RateSpec{RPS: "0"} }),
+			[]string{`pipe a: rate_limit "0": the requests per second are not a whole number from 1`, "remove rate_limit"},
+		},
 		{"shared rate 0", PolicyConfig{RateLimit: &RateSpec{RPS: "0"}}, []string{`rate_limit "0"`}},
 		{"burst", pipeOf(func(p *PipeConfig) { p.RateLimit = &RateSpec{RPS: "5", Burst: -1} }), []string{"burst must be"}},
 		{"format", pipeOf(func(p *PipeConfig) { p.Formats = []string{"JSON"} }), []string{`formats: "JSON" is unknown: write one of json, csv`}},
 		{"format twice", pipeOf(func(p *PipeConfig) { p.Formats = []string{"csv", "csv"} }), []string{"formats: csv is listed twice"}},
 		{"no format", pipeOf(func(p *PipeConfig) { p.Formats = []string{} }), []string{"formats lists none"}},
-		{"requirement kind", pipeOf(func(p *PipeConfig) { p.Require = []Requirement{{Kind: "org", Values: []string{"x"}}} }),
-			[]string{`require "org" is unknown: write role, permission, feature or plan`}},
-		{"requirement without values", pipeOf(func(p *PipeConfig) { p.Require = []Requirement{{Kind: KindPlan}} }),
-			[]string{"require plan lists no value"}},
-		{"empty requirement", pipeOf(func(p *PipeConfig) { p.Require = []Requirement{{Kind: KindRole, Values: []string{""}}} }),
-			[]string{"require role: the value"}},
+		{
+			"requirement kind", pipeOf(func(p *PipeConfig) { p.Require = []Requirement{{Kind: "org", Values: []string{"x"}}} }),
+			[]string{`require "org" is unknown: write role, permission, feature or plan`},
+		},
+		{
+			"requirement without values", pipeOf(func(p *PipeConfig) { p.Require = []Requirement{{Kind: KindPlan}} }),
+			[]string{"require plan lists no value"},
+		},
+		{
+			"empty requirement", pipeOf(func(p *PipeConfig) { p.Require = []Requirement{{Kind: KindRole, Values: []string{""}}} }),
+			[]string{"require role: the value"},
+		},
 		{"placeholder in requirement", pipeOf(func(p *PipeConfig) {
 			p.Require = []Requirement{{Kind: KindRole, Values: []string{"{clerk.org.role}"}}}
 		}), []string{"require role: the value"}},
 		{"params reserved", pipeOf(func(p *PipeConfig) { p.Params = []string{"Q"} }), []string{"params Q is reserved"}},
-		{"params fixed", pipeOf(func(p *PipeConfig) { p.Params = []string{"Organization_Id"} }),
-			[]string{"params Organization_Id is a fixed parameter"}},
+		{
+			"params fixed", pipeOf(func(p *PipeConfig) { p.Params = []string{"Organization_Id"} }),
+			[]string{"params Organization_Id is a fixed parameter"},
+		},
 		{"params twice", pipeOf(func(p *PipeConfig) { p.Params = []string{"x", "x"} }), []string{"params x is listed twice"}},
 		{"params name", pipeOf(func(p *PipeConfig) { p.Params = []string{"x[]"} }), []string{`params: the name "x[]"`}},
 		{"params empty", pipeOf(func(p *PipeConfig) { p.Params = []string{} }), []string{"params lists no name"}},
-		{"token name placeholder", PolicyConfig{CheckPlaceholder: checkClerk, TokenName: "{http.request.remote.host}"},
-			[]string{`token name: the placeholder "http.request.remote.host" cannot be used here`}},
+		{
+			"token name placeholder",
+			PolicyConfig{CheckPlaceholder: checkClerk, TokenName: "{http.request.remote.host}"},
+			[]string{`token name: the placeholder "http.request.remote.host" cannot be used here`},
+		},
 		{"token name blank", PolicyConfig{TokenName: "  "}, []string{"token name: the value is empty"}},
 		{"no checker", PolicyConfig{FixedParams: []FixedParam{org}}, []string{"cannot be used here"}},
 	}

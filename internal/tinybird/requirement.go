@@ -2,6 +2,7 @@ package tinybird
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -57,10 +58,5 @@ func (r Requirement) holds(s Subject) bool {
 	default:
 		return false
 	}
-	for _, v := range r.Values {
-		if has(v) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.Values, has)
 }
