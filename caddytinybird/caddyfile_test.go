@@ -128,7 +128,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		"clerk refresh":               {inClerk("jwks_refresh 10ms"), ":3", "at least 1s"},
 		"clerk token_from":            {inClerk("token_from body"), ":3", "header, cookie or query"},
 		"clerk token_from query":      {inClerk("token_from header query"), ":3", "parameter's name"},
-		"clerk token_from twice":      {inClerk("token_from header"), ":3", "twice"},
+		"clerk token_from twice":      {inClerk("token_from cookie header cookie"), ":3", "twice"},
 		"clerk pem":                   {inClerk("jwt_key abc"), ":3", ""},
 		"clerk pem and jwks":          {inClerk("jwt_key {env.PEM}\njwks_url https://x.example/k"), ":2", "exclude each other"},
 		"clerk authorized party":      {inClerk("authorized_parties app.example.com"), ":3", "origin"},

@@ -4,7 +4,6 @@ package main
 
 import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-
 	// The standard modules of Caddy.
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
