@@ -187,12 +187,29 @@ func (p *handlerParser) check(directive caddyfile.Token) error {
 			}
 			listed[name] = pipe.at.Line
 		}
-		if len(pipe.FixedParams) == 0 && len(p.FixedParams) == 0 && !pipe.Unrestricted {
-			return errAt(pipe.at, "pipe %s has no fixed_param, so every tenant would read every row; add `fixed_param <name> {clerk.org.id}`, or `unrestricted` if that is meant",
-				strings.Join(pipe.Names, " "))
+		if err := p.checkPipe(pipe.Pipe); err != nil {
+			return errAt(pipe.at, "%w", err)
 		}
 	}
 	return nil
+}
+
+// checkPipe holds the rules between a pipe's settings and the shared ones, by making a policy of it alone.
+func (p *handlerParser) checkPipe(pipe Pipe) error {
+	c := tinybird.PolicyConfig{CheckPlaceholder: checkPlaceholder}
+	if p.Clerk != nil {
+		c.Credentials = p.Clerk.queryNames()
+	}
+	own, err := pipe.policyConfig(asWritten)
+	if err != nil {
+		return err
+	}
+	c.Pipes = []tinybird.PipeConfig{own}
+	if c.FixedParams, err = policyParams(p.FixedParams, asWritten); err != nil {
+		return err
+	}
+	_, err = tinybird.NewPolicy(c)
+	return err
 }
 
 func parseFixedParam(params *[]FixedParam, d *caddyfile.Dispenser) error {

@@ -89,11 +89,11 @@ type Limits struct {
 	BodySize int64 `json:"body_size,omitempty"`
 }
 
-// params resolves what is known at load time in the values of fixed parameters.
-func params(configured []FixedParam) ([]tinybird.FixedParam, error) {
+// policyParams is the fixed parameters as the policy knows them, with what resolve makes of their values.
+func policyParams(configured []FixedParam, resolve func(setting, text string) (string, error)) ([]tinybird.FixedParam, error) {
 	fixed := make([]tinybird.FixedParam, 0, len(configured))
 	for _, p := range configured {
-		value, err := resolveTemplate("fixed_param "+p.Name, p.Value)
+		value, err := resolve("fixed_param "+p.Name, p.Value)
 		if err != nil {
 			return nil, err
 		}
@@ -102,6 +102,9 @@ func params(configured []FixedParam) ([]tinybird.FixedParam, error) {
 	return fixed, nil
 }
 
+// asWritten resolves nothing: while a Caddyfile is adapted, the environment is not looked at.
+func asWritten(_, text string) (string, error) { return text, nil }
+
 func (l *RateLimit) spec() *tinybird.RateSpec {
 	if l == nil {
 		return nil
@@ -109,9 +112,12 @@ func (l *RateLimit) spec() *tinybird.RateSpec {
 	return &tinybird.RateSpec{RPS: l.RPS, Burst: l.Burst}
 }
 
-// config is the pipe as the policy knows it.
-func (p *Pipe) config() (tinybird.PipeConfig, error) {
-	fixed, err := params(p.FixedParams)
+// policyConfig is the pipe as the policy knows it.
+func (p *Pipe) policyConfig(resolve func(setting, text string) (string, error)) (tinybird.PipeConfig, error) {
+	if err := checkRate(p.RateLimit); err != nil {
+		return tinybird.PipeConfig{}, err
+	}
+	fixed, err := policyParams(p.FixedParams, resolve)
 	if err != nil {
 		return tinybird.PipeConfig{}, err
 	}

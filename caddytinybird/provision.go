@@ -52,7 +52,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // provisionPolicy compiles which pipes may be read, by whom, with which parameters.
 func (h *Handler) provisionPolicy(settings *Clerk) error {
-	fixed, err := params(h.FixedParams)
+	fixed, err := policyParams(h.FixedParams, resolveTemplate)
 	if err != nil {
 		return err
 	}
@@ -71,10 +71,7 @@ func (h *Handler) provisionPolicy(settings *Clerk) error {
 		return err
 	}
 	for i := range h.Pipes {
-		if err := checkRate(h.Pipes[i].RateLimit); err != nil {
-			return err
-		}
-		pipe, err := h.Pipes[i].config()
+		pipe, err := h.Pipes[i].policyConfig(resolveTemplate)
 		if err != nil {
 			return err
 		}
