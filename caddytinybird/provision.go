@@ -43,8 +43,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.forwarder = forward.New(forward.Options{
 		Base:          base,
 		Transport:     transport,
-		HeaderTimeout: time.Duration(transport.ResponseHeaderTimeout),
-		IdleTimeout:   time.Duration(transport.ReadTimeout),
+		HeaderTimeout: transport.headers,
+		IdleTimeout:   transport.bytes,
 		PassErrors:    h.UpstreamErrors == "pass",
 	})
 	return nil

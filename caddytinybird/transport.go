@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -22,40 +23,69 @@ const transportDefaults = `{
 	"keep_alive": {"max_idle_conns_per_host": 256}
 }`
 
+// transport is Caddy's HTTP transport with the two timeouts that forwarding holds.
+type transport struct {
+	*reverseproxy.HTTPTransport
+
+	headers, bytes time.Duration
+}
+
 // loadTransport loads Caddy's HTTP transport as a guest with the operator's settings over our defaults.
-func loadTransport(ctx caddy.Context, raw json.RawMessage, base *url.URL) (*reverseproxy.HTTPTransport, error) {
+func loadTransport(ctx caddy.Context, raw json.RawMessage, base *url.URL) (*transport, error) {
 	settings, err := transportSettings(raw, base)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	module, err := ctx.LoadModuleByID(transportModule, settings)
+	var t transport
+	if t.headers, err = duration(settings, "response_header_timeout"); err != nil {
+		return nil, err
+	}
+	// Caddy's own read_timeout also runs while a connection is idle, and would then cut off the request that comes
+	// next; forwarding measures it between the bytes of one answer.
+	if t.bytes, err = duration(settings, "read_timeout"); err != nil {
+		return nil, err
+	}
+	delete(settings, "read_timeout")
+
+	merged, err := json.Marshal(settings)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
-	transport, ok := module.(*reverseproxy.HTTPTransport)
+	module, err := ctx.LoadModuleByID(transportModule, merged)
+	if err != nil {
+		return nil, fmt.Errorf("transport: %w", err)
+	}
+	guest, ok := module.(*reverseproxy.HTTPTransport)
 	if !ok {
 		return nil, fmt.Errorf("transport: the module is a %T", module)
 	}
-	return transport, nil
+	t.HTTPTransport = guest
+	return &t, nil
 }
 
-func transportSettings(raw json.RawMessage, base *url.URL) (json.RawMessage, error) {
+func duration(settings map[string]json.RawMessage, name string) (time.Duration, error) {
+	var d caddy.Duration
+	if err := json.Unmarshal(settings[name], &d); err != nil {
+		return 0, fmt.Errorf("transport: %s: %w", name, err)
+	}
+	if d <= 0 {
+		return 0, fmt.Errorf("transport: %s must be positive, so that a Tinybird that hangs holds no connection for ever", name)
+	}
+	return time.Duration(d), nil
+}
+
+// transportSettings merges the operator's settings over the defaults.
+func transportSettings(raw json.RawMessage, base *url.URL) (map[string]json.RawMessage, error) {
 	settings := make(map[string]json.RawMessage)
 	if err := json.Unmarshal([]byte(transportDefaults), &settings); err != nil {
 		return nil, fmt.Errorf("defaults: %w", err)
 	}
 	if len(raw) > 0 {
-		var protocol struct {
-			Protocol string `json:"protocol"`
-		}
-		if err := json.Unmarshal(raw, &protocol); err != nil {
-			return nil, fmt.Errorf("protocol: %w", err)
-		}
-		if protocol.Protocol != "http" {
-			return nil, fmt.Errorf("the protocol %q is not supported; Tinybird is asked over http", protocol.Protocol)
-		}
 		if err := json.Unmarshal(raw, &settings); err != nil {
 			return nil, fmt.Errorf("settings: %w", err)
+		}
+		if protocol := string(settings["protocol"]); protocol != `"http"` {
+			return nil, fmt.Errorf("the protocol %s is not supported; Tinybird is asked over http", protocol)
 		}
 		delete(settings, "protocol")
 	}
@@ -66,9 +96,5 @@ func transportSettings(raw json.RawMessage, base *url.URL) (json.RawMessage, err
 	case base.Scheme == "http" && hasTLS:
 		return nil, errors.New("TLS settings have no effect on an http:// upstream; make the upstream https:// or remove them")
 	}
-	merged, err := json.Marshal(settings)
-	if err != nil {
-		return nil, fmt.Errorf("settings: %w", err)
-	}
-	return merged, nil
+	return settings, nil
 }
