@@ -7,6 +7,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 // option parses one subdirective into a T. It is called with the cursor on the subdirective's name.
@@ -23,7 +25,7 @@ func parseBlock[T any](d *caddyfile.Dispenser, target *T, options map[string]opt
 		name := d.Val()
 		o, ok := options[name]
 		if !ok {
-			return d.Errf("unknown subdirective %q; the ones known here are: %s", name, strings.Join(names(options), ", "))
+			return d.Errf("unknown subdirective %s; the ones known here are: %s", tinybird.Shown(name), strings.Join(names(options), ", "))
 		}
 		if line, ok := seen[name]; ok && !o.repeated {
 			return d.Errf("%s is given a second time (first in line %d); remove one of them", name, line)
@@ -62,6 +64,21 @@ func setText[T any](field func(*T) *string, check func(string) error) option[T] 
 	}}
 }
 
+// setSecret is the option of one secret.
+func setSecret[T any](name string, field func(*T) *string) option[T] {
+	return option[T]{parse: func(target *T, d *caddyfile.Dispenser) error {
+		text, err := oneArg(d)
+		if err != nil {
+			return err
+		}
+		if err := checkSecretText(name)(text); err != nil {
+			return d.WrapErr(err)
+		}
+		*field(target) = text
+		return nil
+	}}
+}
+
 // setDuration is the option of one duration between least and most.
 func setDuration[T any](field func(*T) *caddy.Duration, check func(caddy.Duration) error) option[T] {
 	return option[T]{parse: func(target *T, d *caddyfile.Dispenser) error {
@@ -72,7 +89,7 @@ func setDuration[T any](field func(*T) *caddy.Duration, check func(caddy.Duratio
 		}
 		parsed, err := caddy.ParseDuration(text)
 		if err != nil {
-			return d.Errf("%s %q is no duration; write it as 5s, 10m or 1h", name, text)
+			return d.Errf("%s %s is no duration; write it as 5s, 10m or 1h", name, tinybird.Shown(text))
 		}
 		if err := check(caddy.Duration(parsed)); err != nil {
 			return d.WrapErr(err)
@@ -116,7 +133,7 @@ func someArgs(d *caddyfile.Dispenser) ([]string, error) {
 func noArgs(d *caddyfile.Dispenser) error {
 	name := d.Val()
 	if args := d.RemainingArgs(); len(args) != 0 {
-		return d.Errf("%s takes no argument, not %q", name, strings.Join(args, " "))
+		return d.Errf("%s takes no argument, not %s", name, tinybird.Shown(strings.Join(args, " ")))
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package caddytinybird
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,7 +92,7 @@ var handlerOptions = map[string]option[handlerParser]{
 		p.Clerk = new(Clerk)
 		return p.Clerk.unmarshal(d)
 	}},
-	"signing_key":     setText(func(p *handlerParser) *string { return &p.SigningKey }, checkLiteralSecret("signing_key")),
+	"signing_key":     setSecret("signing_key", func(p *handlerParser) *string { return &p.SigningKey }),
 	"workspace_id":    setText(func(p *handlerParser) *string { return &p.WorkspaceID }, tinybird.CheckWorkspaceID),
 	"upstream":        setText(func(p *handlerParser) *string { return &p.Upstream }, checkUpstream),
 	"token":           {parse: parseToken},
@@ -259,7 +260,7 @@ func parseRateLimit(limit **RateLimit, d *caddyfile.Dispenser) error {
 	switch {
 	case len(args) == 3 && args[1] == "burst":
 		if l.Burst, err = strconv.Atoi(args[2]); err != nil || l.Burst < 1 {
-			return d.Errf("burst %q is no whole number of at least 1; write `rate_limit 50 burst 100`", args[2])
+			return d.Errf("burst %s is no whole number of at least 1; write `rate_limit 50 burst 100`", tinybird.Shown(args[2]))
 		}
 	case len(args) != 1:
 		return d.Err("rate_limit takes a rate and at most a burst; write `rate_limit 50` or `rate_limit 50 burst 100`")
@@ -293,7 +294,7 @@ func setCount[T any, N int | int64](field func(*T) *N) option[T] {
 		}
 		n, err := strconv.ParseInt(text, 10, 32)
 		if err != nil || n < 1 {
-			return d.Errf("%s %q is no whole number of at least 1", name, text)
+			return d.Errf("%s %s is no whole number of at least 1", name, tinybird.Shown(text))
 		}
 		*field(target) = N(n)
 		return nil
@@ -318,13 +319,16 @@ func oneOf(setting string, words ...string) func(string) error {
 		if slices.Contains(words, text) {
 			return nil
 		}
-		return errors.New(setting + " " + strconv.Quote(text) + " is not known; use one of: " + strings.Join(words, ", "))
+		return errors.New(setting + " " + tinybird.Shown(text) + " is not known; use one of: " + strings.Join(words, ", "))
 	}
 }
 
 // checkPlaceholder accepts the placeholders of an identity, and those that are resolved when the config loads.
 // Every other placeholder is refused: a client could choose what it stands for.
 func checkPlaceholder(name string) error {
+	if tinybird.LooksSecret(name) {
+		return errors.New("what stands between the braces looks like a token, not like the name of a placeholder")
+	}
 	if strings.HasPrefix(name, "env.") || strings.HasPrefix(name, "file.") {
 		return nil
 	}
@@ -337,16 +341,15 @@ func checkTemplate(text string) error {
 }
 
 func checkTTL(ttl caddy.Duration) error {
+	if time.Duration(ttl) > tinybird.MaxTTL {
+		return fmt.Errorf("ttl %s is too long; use at most %s", time.Duration(ttl), tinybird.MaxTTL)
+	}
 	return atLeast("ttl", time.Second)(ttl)
 }
 
 func checkUpstream(raw string) error {
 	_, err := tinybird.ParseUpstream(raw)
 	return err
-}
-
-func checkLiteralSecret(setting string) func(string) error {
-	return func(secret string) error { return checkSecret(setting, secret) }
 }
 
 // Interface guard.

@@ -1,6 +1,7 @@
 package caddytinybird
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -87,7 +88,7 @@ var clerkOptions = map[string]option[clerkParser]{
 		}
 		return setText(func(p *clerkParser) *string { return &p.PublishableKey }, checkPublishableKey).parse(p, d)
 	}},
-	"secret_key": setText(func(p *clerkParser) *string { return &p.SecretKey }, checkLiteralSecret("secret_key")),
+	"secret_key": setSecret("secret_key", func(p *clerkParser) *string { return &p.SecretKey }),
 	"issuer": {parse: func(p *clerkParser, d *caddyfile.Dispenser) (err error) {
 		p.Issuers, err = checkedArgs(d, unlessPlaceholder(checkIssuer))
 		return err
@@ -95,7 +96,7 @@ var clerkOptions = map[string]option[clerkParser]{
 	"jwks_url": setText(func(p *clerkParser) *string { return &p.JWKSURL }, func(raw string) error { return checkFetchURL("jwks_url", raw) }),
 	"jwt_key":  setText(func(p *clerkParser) *string { return &p.JWTKey }, checkPEM),
 	"authorized_parties": {parse: func(p *clerkParser, d *caddyfile.Dispenser) (err error) {
-		p.AuthorizedParties, err = checkedArgs(d, clerk.CheckOrigin)
+		p.AuthorizedParties, err = checkedArgs(d, checkOrigin)
 		return err
 	}},
 	"azp":                 setText(func(p *clerkParser) *string { return &p.AZP }, oneOf("azp", "strict", "if_present", "off")),
@@ -153,7 +154,7 @@ func parseTokenFrom(p *clerkParser, d *caddyfile.Dispenser) error {
 				return d.WrapErr(err)
 			}
 		default:
-			return d.Errf("token_from %q is not known; use header, cookie or query <name>", source.Source)
+			return d.Errf("token_from %s is not known; use header, cookie or query <name>", tinybird.Shown(source.Source))
 		}
 		if slices.Contains(p.TokenFrom, source) {
 			return d.Errf("token_from names %s twice; remove one of them", source.Source)
@@ -179,6 +180,13 @@ func unlessPlaceholder(check func(string) error) func(string) error {
 		}
 		return check(text)
 	}
+}
+
+func checkOrigin(text string) error {
+	if tinybird.LooksSecret(text) {
+		return errors.New("authorized_parties: what is given looks like a token, not like an origin such as https://app.example.com")
+	}
+	return clerk.CheckOrigin(text)
 }
 
 func checkPublishableKey(key string) error {

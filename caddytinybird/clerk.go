@@ -178,6 +178,9 @@ func (c *Clerk) check() error {
 	if c.JWKSRefresh != 0 && time.Duration(c.JWKSRefresh) < time.Second {
 		return fmt.Errorf("clerk: jwks_refresh %s is too short; use at least 1s", time.Duration(c.JWKSRefresh))
 	}
+	if l := c.Limits; l != nil && (l.TokenSize < 0 || l.Identities < 0 || l.BadKids < 0) {
+		return errors.New("clerk: limits must be positive")
+	}
 	return nil
 }
 
@@ -219,7 +222,7 @@ func (c *Clerk) staticKeys() ([]clerk.Issuer, error) {
 }
 
 func (c *Clerk) sources() []clerk.Source {
-	if len(c.TokenFrom) == 0 {
+	if c.TokenFrom == nil {
 		return nil
 	}
 	sources := make([]clerk.Source, 0, len(c.TokenFrom))
@@ -247,8 +250,7 @@ func (c *Clerk) cleanup() error {
 	}
 	errs := make([]error, 0, len(c.acquired))
 	for _, key := range c.acquired {
-		_, err := keySets.Delete(key)
-		errs = append(errs, err)
+		errs = append(errs, c.releaseKeySet(key))
 	}
 	c.acquired = nil
 	return errors.Join(errs...)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -69,6 +70,30 @@ func newContext(t testing.TB, storage string) caddy.Context {
 		t.Fatal(err)
 	}
 	return ctx
+}
+
+// awaitSaved waits until the storage holds the issuer's current key; keys are saved in the background.
+func awaitSaved(t testing.TB, storage string, issuer *devstack.Issuer) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(30 * time.Second)
+	for {
+		saved, err := filepath.Glob(filepath.Join(storage, "clerk", "jwks", "*.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range saved {
+			if doc, err := os.ReadFile(name); err == nil && bytes.Contains(doc, []byte(issuer.KeyID())) {
+				return
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("the keys were not saved")
+		}
+	}
 }
 
 // secretFile writes a secret to a file and returns its placeholder.

@@ -16,7 +16,6 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/ratelimit"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -90,7 +89,7 @@ type Handler struct {
 	verifier  *clerk.Verifier
 	policy    *tinybird.Policy
 	minter    *tinybird.Minter
-	limiter   *ratelimit.Limiter
+	limiter   *pooledLimiter
 	forwarder *forward.Forwarder
 	requests  tinybird.RequestLimits
 	workspace string // the key of the acquired limiter; empty while none is held

@@ -5,7 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"sync/atomic"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,15 +19,23 @@ import (
 // keySets holds the key sets of all configs of this process, so that a reload finds the keys it had.
 var keySets = caddy.NewUsagePool()
 
-// keySet is a key set with what belongs to the config that used it last: its logger and its storage.
+// keySet is a key set with the configs that use it. Each brings its own logger and storage, and may be rejected after it
+// was provisioned, so the set uses those of the newest one that is still there.
 type keySet struct {
 	*jwks.Set
 
-	log     atomic.Pointer[zap.Logger]
-	storage atomic.Pointer[certmagic.Storage]
-	url     string
-	path    string
-	doc     atomic.Pointer[[]byte] // what Save kept last, or what another set of this address had
+	url  string
+	path string
+	seed []byte // what another set of this address had
+
+	mu    sync.Mutex
+	users []keySetUser
+}
+
+type keySetUser struct {
+	owner   *Clerk
+	log     *zap.Logger
+	storage certmagic.Storage
 }
 
 // acquireKeySet returns the key set of an address. It never waits for the network.
@@ -48,17 +57,30 @@ func (c *Clerk) acquireKeySet(ctx caddy.Context, url string) (*jwks.Set, error) 
 	if !ok {
 		return nil, fmt.Errorf("key set of %s is a %T", url, value)
 	}
-	storage := ctx.Storage()
-	s.log.Store(ctx.Logger())
-	s.storage.Store(&storage)
+	s.use(keySetUser{owner: c, log: ctx.Logger(), storage: ctx.Storage()})
 	s.Start()
 	return s.Set, nil
 }
 
-func newKeySet(o jwks.Options, seed *[]byte) *keySet {
+// releaseKeySet gives back what acquireKeySet gave.
+func (c *Clerk) releaseKeySet(key string) error {
+	keySets.Range(func(k, value any) bool {
+		if s, ok := value.(*keySet); ok && k == key {
+			s.leave(c)
+			return false
+		}
+		return true
+	})
+	_, err := keySets.Delete(key)
+	if err != nil {
+		return fmt.Errorf("key set: %w", err)
+	}
+	return nil
+}
+
+func newKeySet(o jwks.Options, seed []byte) *keySet {
 	digest := sha256.Sum256([]byte(o.URL))
-	s := &keySet{url: o.URL, path: "clerk/jwks/" + hex.EncodeToString(digest[:16]) + ".json"}
-	s.doc.Store(seed)
+	s := &keySet{url: o.URL, seed: seed, path: "clerk/jwks/" + hex.EncodeToString(digest[:16]) + ".json"}
 	o.Store = s
 	o.Observe = s.observe
 	s.Set = jwks.New(o)
@@ -67,34 +89,68 @@ func newKeySet(o jwks.Options, seed *[]byte) *keySet {
 
 // documentOf returns the keys that this process already has of an address, under whatever settings: a reload
 // that changes a setting of a key set loses no key.
-func documentOf(url string) *[]byte {
-	var doc *[]byte
+func documentOf(url string) []byte {
+	var doc []byte
 	keySets.Range(func(_, value any) bool {
 		if s, ok := value.(*keySet); ok && s.url == url {
-			doc = s.doc.Load()
+			doc = s.Document()
 		}
 		return doc == nil
 	})
 	return doc
 }
 
+// use makes a config's logger and storage the ones in use. A storage that is new gets the keys there are, because the set
+// saves them only when they change.
+func (s *keySet) use(u keySetUser) {
+	s.mu.Lock()
+	s.users = append(s.users, u)
+	s.mu.Unlock()
+	if doc := s.Document(); doc != nil {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
+			defer cancel()
+			if err := u.storage.Store(ctx, s.path, doc); err != nil {
+				u.log.Warn("keys of Clerk could not be saved for a restart", zap.Error(err))
+			}
+		}()
+	}
+}
+
+// saveTimeout bounds how long a storage that hangs is waited for, in the background.
+const saveTimeout = 30 * time.Second
+
+// leave forgets one use by a config, which may have been rejected.
+func (s *keySet) leave(owner *Clerk) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.IndexFunc(s.users, func(u keySetUser) bool { return u.owner == owner }); i >= 0 && len(s.users) > 1 {
+		s.users = slices.Delete(s.users, i, i+1)
+	}
+}
+
+// current is the newest config that uses the set; after the last one left it is that one.
+func (s *keySet) current() keySetUser {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.users[len(s.users)-1]
+}
+
 // Load returns the keys of an earlier config or an earlier process.
 func (s *keySet) Load(ctx context.Context) ([]byte, error) {
-	if doc := s.doc.Load(); doc != nil {
-		return *doc, nil
+	if s.seed != nil {
+		return s.seed, nil
 	}
-	doc, err := (*s.storage.Load()).Load(ctx, s.path)
+	doc, err := s.current().storage.Load(ctx, s.path)
 	if err != nil {
 		return nil, fmt.Errorf("caddy's storage: %w", err)
 	}
-	s.doc.Store(&doc)
 	return doc, nil
 }
 
 // Save keeps the keys in Caddy's storage for a restart while Clerk cannot be reached.
 func (s *keySet) Save(ctx context.Context, doc []byte) error {
-	s.doc.Store(&doc)
-	if err := (*s.storage.Load()).Store(ctx, s.path, doc); err != nil {
+	if err := s.current().storage.Store(ctx, s.path, doc); err != nil {
 		return fmt.Errorf("caddy's storage: %w", err)
 	}
 	return nil
@@ -102,7 +158,7 @@ func (s *keySet) Save(ctx context.Context, doc []byte) error {
 
 // observe tells the operator about each attempt to load the keys.
 func (s *keySet) observe(e jwks.Event) {
-	log := s.log.Load()
+	log := s.current().log
 	if e.Err != nil {
 		metrics.refreshed("failed")
 		if c := log.Check(zap.WarnLevel, "keys of Clerk could not be loaded"); c != nil {
@@ -111,7 +167,7 @@ func (s *keySet) observe(e jwks.Event) {
 		return
 	}
 	metrics.refreshed("ok")
-	if e.Skipped > 0 {
+	if e.Skipped > 0 && e.SkippedChanged {
 		log.Warn("some of Clerk's keys were skipped; only RSA keys of at least 2048 bits for signatures are usable",
 			zap.String("url", e.URL), zap.Int("skipped", e.Skipped), zap.Int("keys", e.Keys))
 	}

@@ -2,6 +2,7 @@ package caddytinybird
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -12,30 +13,71 @@ import (
 // and sites that serve the same workspace count together, as Tinybird does.
 var limiters = caddy.NewUsagePool()
 
+// pooledLimiter is a limiter with the bounds that its users ask for. The largest holds, so that a config which is rejected
+// after it was provisioned, or a site that wants fewer, evicts nothing of the others'.
 type pooledLimiter struct {
 	*ratelimit.Limiter
+
+	mu     sync.Mutex
+	bounds map[*Handler]int
 }
 
 // Destruct has nothing to end: a limiter runs nothing in the background.
-func (pooledLimiter) Destruct() error { return nil }
+func (*pooledLimiter) Destruct() error { return nil }
 
-// acquireLimiter returns the limiter of a workspace. A changed number of keys applies to the counts there are.
-func acquireLimiter(workspaceID string, maxKeys int) (*ratelimit.Limiter, error) {
-	value, loaded, err := limiters.LoadOrNew(workspaceID, func() (caddy.Destructor, error) {
-		return pooledLimiter{ratelimit.New(ratelimit.Options{MaxKeys: maxKeys})}, nil
+// bound sets what a user asks for, 0 for the default, or with leave forgets the user.
+func (l *pooledLimiter) bound(user *Handler, maxKeys int, leave bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if maxKeys == 0 {
+		maxKeys = ratelimit.DefaultMaxKeys
+	}
+	l.bounds[user] = maxKeys
+	if leave {
+		delete(l.bounds, user)
+	}
+	largest := 0
+	for _, n := range l.bounds {
+		largest = max(largest, n)
+	}
+	if largest > 0 {
+		l.SetMaxKeys(largest)
+	}
+}
+
+// acquireLimiter takes the limiter of a workspace.
+func (h *Handler) acquireLimiter(workspaceID string, maxKeys int) error {
+	value, _, err := limiters.LoadOrNew(workspaceID, func() (caddy.Destructor, error) {
+		return &pooledLimiter{Limiter: ratelimit.New(ratelimit.Options{MaxKeys: maxKeys}), bounds: make(map[*Handler]int)}, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("limiter: %w", err)
+		return fmt.Errorf("limiter: %w", err)
 	}
-	l, ok := value.(pooledLimiter)
+	h.workspace = workspaceID
+	l, ok := value.(*pooledLimiter)
 	if !ok {
-		return nil, fmt.Errorf("limiter is a %T", value)
+		return fmt.Errorf("limiter is a %T", value)
 	}
-	if loaded {
-		l.SetMaxKeys(maxKeys)
+	l.bound(h, maxKeys, false)
+	h.limiter = l
+	return nil
+}
+
+// releaseLimiter gives it back. Requests of the old config may still be counted by it.
+func (h *Handler) releaseLimiter() error {
+	if h.workspace == "" {
+		return nil
 	}
-	return l.Limiter, nil
+	workspace := h.workspace
+	h.workspace = ""
+	if h.limiter != nil {
+		h.limiter.bound(h, 0, true)
+	}
+	if _, err := limiters.Delete(workspace); err != nil {
+		return fmt.Errorf("limiter: %w", err)
+	}
+	return nil
 }
 
 // Interface guard.
-var _ caddy.Destructor = pooledLimiter{}
+var _ caddy.Destructor = (*pooledLimiter)(nil)

@@ -41,6 +41,7 @@ func TestP1OneCredentialUpstream(t *testing.T) {
 		"body, upper case":    {body: `{"ToKeN":"` + planted + `"}`},
 		"body, escaped":       {body: `{"\u0074oken":"` + planted + `"}`},
 		"body, admin token":   {body: `{"token":"` + admin + `"}`},
+		"query, of Clerk":     {query: "__session=" + planted + "&__clerk_db_jwt=" + planted + "&__CLERK_HANDSHAKE=" + planted},
 		"cookie":              {header: http.Header{"Cookie": {"token=" + planted + "; __session=" + planted}}},
 		"other headers": {header: http.Header{
 			"Proxy-Authorization": {planted}, "X-Tinybird-Token": {planted}, "X-Api-Key": {planted}, "Token": {planted},

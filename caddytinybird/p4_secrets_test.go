@@ -165,3 +165,38 @@ func TestP4LoadErrorsHideTheKey(t *testing.T) {
 		})
 	}
 }
+
+// TestP4KeyInTheWrongPlace: a key that was written between braces, or pasted where something else belongs, is refused
+// without being printed, while adapting and while loading.
+func TestP4KeyInTheWrongPlace(t *testing.T) {
+	t.Parallel()
+	const key = "p.eyJ1IjoicGxhbnRlZCJ9.planted-signature-of-the-key"
+	const clerkKey = "sk_live_plantedplantedplantedplanted"
+	for _, line := range []string{
+		"signing_key {" + key + "}", "signing_key {{" + key + "}}", "signing_key {env." + key + "}", "signing_key {file." + key + "}",
+		"signing_key {env.A}{env.B}", "token " + key, key, "errors " + key, "rate_limit 1 burst " + key, "fixed_param a {" + key + "}",
+		"fixed_param " + key + " x", "upstream " + key, "workspace_id " + key, "pipe " + key + " {\n}", "upstream_errors " + key,
+		"clerk " + key, "clerk {\n\tsecret_key {" + clerkKey + "}\n}", "clerk {\n\ttoken_from " + key + "\n}",
+		"clerk {\n\tjwks_url " + key + "\n}", "clerk {\n\tissuer " + key + "\n}", "clerk {\n\tclock_skew " + key + "\n}",
+		"clerk {\n\tauthorized_parties " + clerkKey + "\n}", "clerk {\n\tallow_impersonation " + clerkKey + "\n}",
+		"clerk {\n\tpublishable_key " + clerkKey + "\n}", "limits {\n\ttokens " + key + "\n}",
+	} {
+		_, _, err := adapt(t, "example.com {\n\ttinybird {\n"+line+"\n}\n}\n")
+		if err == nil {
+			t.Errorf("accepted: %s", line)
+			continue
+		}
+		if strings.Contains(err.Error(), key) || strings.Contains(err.Error(), "planted") {
+			t.Errorf("the error shows the key: %v", err)
+		}
+	}
+	stack := newStack(t, devstack.Options{})
+	for _, text := range []string{"{" + key + "}", "{env." + key + "}", "{{" + key + "}}"} {
+		h := testHandler(t, stack)
+		h.SigningKey = text
+		err := provision(t, newContext(t, t.TempDir()), h)
+		if err == nil || strings.Contains(err.Error(), "planted") {
+			t.Errorf("loading %s: %v", text[:5], err)
+		}
+	}
+}

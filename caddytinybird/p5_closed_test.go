@@ -119,6 +119,44 @@ func TestP5RatesFailClosed(t *testing.T) {
 	}
 }
 
+// TestP5ConfigsFailClosed: a JSON config, which no Caddyfile parser has looked at, is refused when it would not do what it says.
+func TestP5ConfigsFailClosed(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	for name, configure := range map[string]func(*Handler){
+		"no pipes":             func(h *Handler) { h.Pipes = nil },
+		"client's rate":        func(h *Handler) { h.RateLimit = &RateLimit{RPS: "{http.request.header.X-Rate}"} },
+		"client's rate, regex": func(h *Handler) { h.RateLimit = &RateLimit{RPS: "{http.regexp.rate.1}"} },
+		"client's rate, pipe":  func(h *Handler) { h.Pipes[0].RateLimit = &RateLimit{RPS: "{http.request.uri.query.rps}"} },
+		"client's value":       func(h *Handler) { h.FixedParams[0].Value = "{http.request.uri.query.org}" },
+		"client's token name":  func(h *Handler) { h.Token = &Token{Name: "{http.request.header.X-Name}"} },
+		"no fixed parameter":   func(h *Handler) { h.FixedParams = nil },
+		"fixed twice": func(h *Handler) {
+			h.FixedParams = append(h.FixedParams, FixedParam{Name: "ORGANIZATION_ID", Value: "x"})
+		},
+		"reserved":             func(h *Handler) { h.FixedParams = []FixedParam{{Name: "token", Value: "x"}} },
+		"negative ttl":         func(h *Handler) { h.Token = &Token{TTL: -1} },
+		"endless ttl":          func(h *Handler) { h.Token = &Token{TTL: 1 << 62} },
+		"negative limit":       func(h *Handler) { h.Limits = &Limits{Tokens: -1} },
+		"negative clerk limit": func(h *Handler) { h.Clerk.Limits = &ClerkLimits{BadKids: -1} },
+		"no token source":      func(h *Handler) { h.Clerk.TokenFrom = []TokenSource{} },
+		"public http":          func(h *Handler) { h.Upstream = "http://api.tinybird.co" },
+		"other transport":      func(h *Handler) { h.TransportRaw = []byte(`{"protocol":"fastcgi"}`) },
+		"endless transport":    func(h *Handler) { h.TransportRaw = []byte(`{"protocol":"http","read_timeout":0}`) },
+		"proxy protocol":       func(h *Handler) { h.TransportRaw = []byte(`{"protocol":"http","proxy_protocol":"v1"}`) },
+		"TLS to http":          func(h *Handler) { h.TransportRaw = []byte(`{"protocol":"http","tls":{}}`) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := testHandler(t, stack)
+			configure(h)
+			if err := provision(t, newContext(t, t.TempDir()), h); err == nil {
+				t.Error("accepted")
+			}
+		})
+	}
+}
+
 // TestP5ErrorsByCaddy: with `errors caddy` the site's error routes write the body, with the status, the headers and the client's
 // sentence, and nothing of the cause.
 func TestP5ErrorsByCaddy(t *testing.T) {

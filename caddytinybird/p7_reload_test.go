@@ -2,6 +2,7 @@ package caddytinybird
 
 import (
 	"net/http"
+	"strconv"
 	"testing"
 	"time"
 
@@ -34,6 +35,10 @@ func TestP7LoadsWithoutNetworkAndKeepsState(t *testing.T) {
 		h.Pipes = append(h.Pipes, Pipe{Names: []string{"top_pages"}})
 		if err := provision(t, newContext(t, t.TempDir()), h); err == nil {
 			t.Fatal("a pipe listed twice was accepted")
+		}
+		// Caddy cleans up at once what it could not provision.
+		if err := h.Cleanup(); err != nil {
+			t.Fatal(err)
 		}
 	}
 	after := newEdge(t, stack, limit)
@@ -84,5 +89,68 @@ func TestP7ProvisionNeedsNoNetwork(t *testing.T) {
 		}
 	case <-time.After(30 * time.Second):
 		t.Fatal("loading a config waits for the network")
+	}
+}
+
+// TestP7RejectedConfigKeepsStorage: a config that is rejected after it acquired the keys leaves no trace: keys that change
+// later are saved where the running config saves them.
+func TestP7RejectedConfigKeepsStorage(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	kept, rejected := t.TempDir(), t.TempDir()
+	h := testHandler(t, stack)
+	if err := provision(t, newContext(t, kept), h); err != nil {
+		t.Fatal(err)
+	}
+	e := serve(t, stack, h)
+	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+
+	bad := testHandler(t, stack)
+	bad.Pipes = append(bad.Pipes, Pipe{Names: []string{"top_pages"}})
+	if err := provision(t, newContext(t, rejected), bad); err == nil {
+		t.Fatal("a pipe listed twice was accepted")
+	}
+	if err := bad.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if err := stack.Issuer.Rotate(false); err != nil {
+		t.Fatal(err)
+	}
+	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+	awaitSaved(t, kept, stack.Issuer)
+	// The last config that uses the keys ends.
+	if err := h.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	stack.Issuer.SetDown(true)
+	again := testHandler(t, stack)
+	if err := provision(t, newContext(t, kept), again); err != nil {
+		t.Fatal(err)
+	}
+	onlyTenant(t, serve(t, stack, again).get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+}
+
+// TestP7RejectedConfigKeepsCounters: a rejected config that asks for fewer counters evicts none of the running one's.
+func TestP7RejectedConfigKeepsCounters(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	running := newEdge(t, stack, func(h *Handler) { h.RateLimit = &RateLimit{RPS: "1"} })
+	const tenants = 3 * ratelimit.MinMaxKeys
+	for n := range tenants {
+		if _, err := running.limiter.Allow(strconv.Itoa(n), ratelimit.Limit{RPS: 1, Burst: 1000}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bad := testHandler(t, stack)
+	bad.Limits = &Limits{Counters: 1}
+	bad.Errors = "html"
+	if err := provision(t, newContext(t, t.TempDir()), bad); err == nil {
+		t.Fatal("errors html was accepted")
+	}
+	if err := bad.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if n := running.limiter.Evicted(); n != 0 {
+		t.Errorf("%d counters were evicted for a config that was rejected", n)
 	}
 }

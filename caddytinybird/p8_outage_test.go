@@ -49,6 +49,7 @@ func TestP8RestartDuringOutage(t *testing.T) {
 	}
 	e := serve(t, stack, h)
 	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+	awaitSaved(t, storage, stack.Issuer)
 	// The last config that uses the keys ends, and with it all that the process knew of them.
 	if err := h.Cleanup(); err != nil {
 		t.Fatal(err)

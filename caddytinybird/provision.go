@@ -77,6 +77,12 @@ func (h *Handler) provisionPolicy(settings *Clerk) error {
 		}
 		c.Pipes = append(c.Pipes, pipe)
 	}
+	if len(c.Pipes) == 0 {
+		return errors.New("no pipe is listed, so nothing could be read; add `pipe <name> { ... }`")
+	}
+	if c.TokenName != "" && !strings.Contains(c.TokenName, "{clerk.") {
+		h.log.Warn("token name holds no {clerk.*} placeholder, so all tenants are counted together and can use up each other's rate")
+	}
 	h.policy, err = tinybird.NewPolicy(c)
 	return err
 }
@@ -96,7 +102,7 @@ func (h *Handler) resolveWorkspace(ctx caddy.Context) (key tinybird.SigningKey, 
 	if workspace, err = h.resolveWorkspaceID(key); err != nil {
 		return key, "", nil, err
 	}
-	if key.WorkspaceID != "" && !strings.EqualFold(key.WorkspaceID, workspace) {
+	if key.WorkspaceID != "" && key.WorkspaceID != workspace {
 		h.log.Warn("workspace_id differs from the workspace of the signing key; Tinybird refuses tokens signed for another workspace",
 			zap.String("workspace_id", workspace), zap.String("signing_key_workspace", key.WorkspaceID))
 	}
@@ -111,7 +117,9 @@ func (h *Handler) resolveWorkspaceID(key tinybird.SigningKey) (string, error) {
 		}
 		return key.WorkspaceID, nil
 	}
-	return resolveText("workspace_id", h.WorkspaceID)
+	id, err := resolveText("workspace_id", h.WorkspaceID)
+	// One workspace must not have two spellings: they would count apart, and Tinybird compares the claim.
+	return strings.ToLower(id), err
 }
 
 func (h *Handler) resolveUpstream(key tinybird.SigningKey) (*url.URL, error) {
@@ -156,11 +164,7 @@ func (h *Handler) provisionTokens(key tinybird.SigningKey, workspace string) err
 		return err
 	}
 	h.minter = minter
-	if h.limiter, err = acquireLimiter(workspace, counters); err != nil {
-		return err
-	}
-	h.workspace = workspace
-	return nil
+	return h.acquireLimiter(workspace, counters)
 }
 
 // Who writes the body of a refusal.
@@ -186,12 +190,7 @@ func (h *Handler) Validate() error {
 // Cleanup releases what Provision acquired. Requests of the old config may still be running, so nothing they use
 // is taken away.
 func (h *Handler) Cleanup() error {
-	var errs []error
-	if h.workspace != "" {
-		_, err := limiters.Delete(h.workspace)
-		errs = append(errs, err)
-		h.workspace = ""
-	}
+	errs := []error{h.releaseLimiter()}
 	if h.minter != nil {
 		h.minter.Close()
 	}

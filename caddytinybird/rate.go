@@ -25,7 +25,10 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, grant *tinybird.
 	if err != nil {
 		return 0, apierr.New(http.StatusForbidden, apierr.NotAllowed, "No rate is configured for you here. Ask whoever runs this service.").Wrap(err)
 	}
-	result, err := h.limiter.Allow(grant.TokenName, ratelimit.Limit{RPS: rps, Burst: grant.Rate.Burst})
+	// The rate is part of what is counted under: where a tenant has several, in two sites or by a map, the fast one must
+	// not run down what the slow one counted.
+	key := fmt.Sprintf("%d/%d %s", rps, grant.Rate.Burst, grant.TokenName)
+	result, err := h.limiter.Allow(key, ratelimit.Limit{RPS: rps, Burst: grant.Rate.Burst})
 	if err != nil {
 		return 0, apierr.New(http.StatusInternalServerError, apierr.Internal, "The request could not be counted.").Wrap(err)
 	}
@@ -42,10 +45,22 @@ func checkRate(l *RateLimit) error {
 	if l == nil {
 		return nil
 	}
-	if strings.Contains(l.RPS, "{http.request.") {
-		return fmt.Errorf("rate_limit %s is the client's to choose; derive it from the session, such as `map {clerk.plan} {rps} { ... }` and `rate_limit {rps}`", l.RPS)
+	if err := tinybird.CheckRate(*l.spec()); err != nil {
+		return err
 	}
-	return tinybird.CheckRate(*l.spec())
+	if _, err := tinybird.ParseTemplate(l.RPS, checkRatePlaceholder); err != nil {
+		return fmt.Errorf("rate_limit: %w", err)
+	}
+	return nil
+}
+
+// checkRatePlaceholder accepts what a `map` yields and what comes from the session. All else of a request, from
+// its headers to what a matcher found in its path, is for the client to choose.
+func checkRatePlaceholder(name string) error {
+	if !strings.HasPrefix(name, "http.") || strings.HasPrefix(name, "http.auth.user.") || strings.HasPrefix(name, "http.vars.") {
+		return nil
+	}
+	return fmt.Errorf("{%s} is the client's to choose; derive the rate from the session, such as `map {clerk.plan} {rps} { ... }` and `rate_limit {rps}`", name)
 }
 
 // resolveRate expands the operator's text for a rate, once.

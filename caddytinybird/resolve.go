@@ -29,9 +29,13 @@ func resolveText(setting, text string) (string, error) {
 // resolveSecret is resolveText for secrets. It refuses what cannot be one, never printing it, and warns
 // about one that stands in the config itself, where the admin endpoint and the autosaved config show it.
 func resolveSecret(ctx caddy.Context, setting, text string) (string, error) {
-	secret, err := resolveText(setting, text)
-	if err != nil {
+	if err := checkSecretText(setting)(text); err != nil {
 		return "", err
+	}
+	secret, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
+	if err != nil {
+		// Not the replacer's own words: they quote the text, which may be a secret in the wrong place.
+		return "", fmt.Errorf("%s: the variable or file that it names is missing or empty; set it", setting)
 	}
 	if err := checkSecret(setting, secret); err != nil {
 		return "", err
@@ -41,6 +45,23 @@ func resolveSecret(ctx caddy.Context, setting, text string) (string, error) {
 			zap.String("setting", setting), zap.String("fix", "use {env.NAME} or {file.PATH}; {$NAME} is substituted into the config too"))
 	}
 	return secret, nil
+}
+
+// secretPlaceholder is the one form in which a secret may come from outside the config. What looks like a key
+// between the braces is no name.
+var secretPlaceholder = regexp.MustCompile(`^\{(env\.[A-Za-z_][A-Za-z0-9_]*|file\.[^{}]+)\}$`)
+
+// checkSecretText refuses, without printing it, what can be neither a secret nor a placeholder for one.
+func checkSecretText(setting string) func(string) error {
+	return func(text string) error {
+		if !hasPlaceholder(text) {
+			return checkSecret(setting, text)
+		}
+		if !secretPlaceholder.MatchString(text) || tinybird.LooksSecret(text) {
+			return fmt.Errorf("%s holds braces, but is not of the form {env.NAME} or {file.PATH}; name the variable or file that holds it", setting)
+		}
+		return nil
+	}
 }
 
 func checkSecret(setting, secret string) error {
@@ -81,7 +102,7 @@ func checkIssuer(issuer string) error {
 		return err
 	}
 	if strings.HasSuffix(issuer, "/") {
-		return fmt.Errorf("issuer %s: Clerk's issuers have no slash at the end, and the comparison is exact; remove it", issuer)
+		return fmt.Errorf("issuer %q: Clerk's issuers have no slash at the end, and the comparison is exact; remove it", issuer)
 	}
 	return nil
 }
@@ -90,7 +111,7 @@ func checkIssuer(issuer string) error {
 func checkFetchURL(setting, raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
-		return fmt.Errorf("%s %q is no URL; write it as https://host/path", setting, raw)
+		return fmt.Errorf("%s %s is no URL; write it as https://host/path", setting, tinybird.Shown(raw))
 	}
 	base := url.URL{Scheme: u.Scheme, Host: u.Host, User: u.User}
 	if _, err := tinybird.ParseUpstream(base.String()); err != nil {

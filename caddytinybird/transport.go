@@ -15,11 +15,13 @@ import (
 const transportModule = "http.reverse_proxy.transport.http"
 
 // transportDefaults are the settings that differ from those of reverse_proxy. Tinybird queries may run 30
-// seconds; the client's Accept-Encoding goes up as it is, so that a compressed answer passes untouched.
+// seconds; the client's Accept-Encoding goes up as it is, so that a compressed answer passes untouched. HTTP/2
+// would keep up to 4 MiB of each answer that its client does not read, and one slow reader could stall others.
 const transportDefaults = `{
 	"response_header_timeout": "35s",
 	"read_timeout": "35s",
 	"compression": false,
+	"versions": ["1.1"],
 	"keep_alive": {"max_idle_conns_per_host": 256}
 }`
 
@@ -81,8 +83,15 @@ func transportSettings(raw json.RawMessage, base *url.URL) (map[string]json.RawM
 		return nil, fmt.Errorf("defaults: %w", err)
 	}
 	if len(raw) > 0 {
+		pool := settings["keep_alive"]
 		if err := json.Unmarshal(raw, &settings); err != nil {
 			return nil, fmt.Errorf("settings: %w", err)
+		}
+		if _, ok := settings["proxy_protocol"]; ok {
+			return nil, errors.New("proxy_protocol would tell Tinybird the client's address, and Tinybird does not speak it; remove it")
+		}
+		if err := mergeKeepAlive(settings, pool); err != nil {
+			return nil, err
 		}
 		if protocol := string(settings["protocol"]); protocol != `"http"` {
 			return nil, fmt.Errorf("the protocol %s is not supported; Tinybird is asked over http", protocol)
@@ -97,4 +106,20 @@ func transportSettings(raw json.RawMessage, base *url.URL) (map[string]json.RawM
 		return nil, errors.New("TLS settings have no effect on an http:// upstream; make the upstream https:// or remove them")
 	}
 	return settings, nil
+}
+
+// mergeKeepAlive keeps the default size of the pool where the operator sets only other things about it.
+func mergeKeepAlive(settings map[string]json.RawMessage, defaults json.RawMessage) error {
+	merged := make(map[string]json.RawMessage)
+	for _, layer := range []json.RawMessage{defaults, settings["keep_alive"]} {
+		if err := json.Unmarshal(layer, &merged); err != nil {
+			return fmt.Errorf("keep_alive: %w", err)
+		}
+	}
+	raw, err := json.Marshal(merged)
+	if err != nil {
+		return fmt.Errorf("keep_alive: %w", err)
+	}
+	settings["keep_alive"] = raw
+	return nil
 }

@@ -24,12 +24,13 @@ func (i *Issuer) CookieSuffix() string { return CookieSuffix(i.PublishableKey())
 // __session and __client_uat, plain and suffixed, and for a development instance __clerk_db_jwt. The options shape
 // the session token in them.
 func (i *Issuer) Cookies(userKey string, opts ...TokenOption) ([]*http.Cookie, error) {
+	// One reading of the clock for both: a session token from before the sign-in is refused.
+	opts = append([]TokenOption{IssuedAt(i.now())}, opts...)
 	token, err := i.Token(userKey, opts...)
 	if err != nil {
 		return nil, err
 	}
-	// As old as the token at most: a session token from before the sign-in is refused.
-	spec := tokenSpec{issued: i.now()}
+	var spec tokenSpec
 	for _, o := range opts {
 		o(&spec)
 	}

@@ -29,6 +29,7 @@ var ErrAborted = errors.New("the answer broke off")
 var (
 	errHeaderTimeout = errors.New("no answer within the time limit")
 	errIdleTimeout   = errors.New("no more of the answer within the time limit")
+	errUnframed      = errors.New("the answer has neither a length nor chunks, so it could be cut off unseen")
 )
 
 // Options configure a Forwarder.
@@ -153,10 +154,20 @@ func (x *exchange) roundTrip(q Request) (*http.Response, error) {
 
 // deliver hands an answer on, or says with which refusal to answer instead.
 func (x *exchange) deliver(w http.ResponseWriter, resp *http.Response) error {
+	dropSecrets(resp.Header, x.token)
+	if unframed(resp) {
+		return unreachable(http.StatusBadGateway).Wrap(errUnframed)
+	}
 	if !servable(resp.StatusCode) {
 		return x.refusal(w.Header(), resp)
 	}
 	return x.answer(w, resp)
+}
+
+// unframed tells whether the end of an answer is the end of its connection. Such an answer cannot be told from one that was
+// cut off. Tinybird, like every server since HTTP/1.1, gives a length or sends chunks.
+func unframed(resp *http.Response) bool {
+	return resp.ContentLength < 0 && resp.ProtoMajor == 1 && len(resp.TransferEncoding) == 0 && hasBody(resp.StatusCode)
 }
 
 // giveUpAfter cancels the exchange after d, unless the timer is stopped or reset in time.

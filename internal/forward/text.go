@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -59,18 +60,29 @@ func readErrorBody(resp *http.Response) ([]byte, error) {
 	return body, nil
 }
 
-// holdsSecret tells whether text holds the token, one of its parts, or anything that looks like the beginning of
+// holdsSecret tells whether text holds the token, a piece of one of its parts, or anything that looks like the beginning of
 // a JSON Web Token or of one of Tinybird's own tokens ("p.ey...").
 func holdsSecret(text, token string) bool {
 	if strings.Contains(text, "eyJ") || strings.Contains(text, "p.ey") {
 		return true
 	}
 	for part := range strings.SplitSeq(token, ".") {
-		if len(part) >= minSecretPart && strings.Contains(text, part) {
-			return true
+		for i := 0; i+minSecretPart <= min(len(part), len(text)); i++ {
+			if strings.Contains(text, part[i:i+minSecretPart]) {
+				return true
+			}
 		}
 	}
 	return token != "" && strings.Contains(text, token)
+}
+
+// dropSecrets removes the fields of an answer's header that echo the token.
+func dropSecrets(h http.Header, token string) {
+	for name, values := range h {
+		if slices.ContainsFunc(values, func(v string) bool { return holdsSecret(v, token) }) {
+			delete(h, name)
+		}
+	}
 }
 
 // withoutSecrets returns err, or another error if its text holds a secret: net/http quotes lines of an answer

@@ -153,6 +153,21 @@ func TestRememberedMissCostsNoFetch(t *testing.T) {
 	})
 }
 
+// A token can be signed with a key before the issuer publishes that: once it does, the key must not stay refused for
+// minutes because somebody asked too early.
+func TestKeyAskedForBeforeItsPublicationIsFoundSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		i := newIssuer(doc(key("a", "1")))
+		s := started(t, i, Options{})
+		wantUnknown(t, s, "b")
+		i.serve(200, doc(key("a", "1"), key("b", "2")))
+		elapse(30 * time.Second)
+		mustRead(t, s, "b")
+		wantFetches(t, i, 3)
+	})
+}
+
 func TestRememberedMissDiesWithItsGeneration(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

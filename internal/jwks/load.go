@@ -15,13 +15,16 @@ const (
 	firstLoadRetry    = 250 * time.Millisecond
 	firstLoadRetryMax = 10 * time.Second
 	refreshRetry      = 10 * time.Second
+	refreshRetryMax   = 5 * time.Minute
 )
 
 // run is the background goroutine.
 func (s *Set) run(ctx context.Context) {
 	defer close(s.done)
 	s.restore(ctx)
-	answered, unsaved := false, false
+	var plan schedule
+	k := keeper{set: s}
+	defer k.await()
 	for ctx.Err() == nil {
 		s.takeOff()
 		r := s.fetch(ctx)
@@ -30,45 +33,70 @@ func (s *Set) run(ctx context.Context) {
 			return
 		}
 		changed := s.adopt(r)
-		first := r.err == nil && !answered
-		answered = answered || r.err == nil
-		next := s.delay(r.err, answered)
+		first := r.err == nil && !plan.answered
+		next := plan.after(r.err, s.o.Refresh)
 		s.land(r, next)
 		s.o.Observe(s.event(r, changed, next))
 		if changed || first {
-			unsaved = true
+			k.want()
 		}
-		if unsaved {
-			unsaved = !s.save(ctx, next)
-		}
-		s.pause(ctx, next)
+		s.rest(ctx, plan.due, &k)
 	}
 }
 
-// pause waits until the next fetch is due or asked for.
-func (s *Set) pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
+// rest returns when the next fetch is due or asked for. Meanwhile it looks after the store.
+func (s *Set) rest(ctx context.Context, due time.Time, k *keeper) {
+	t := time.NewTimer(time.Until(due))
 	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-s.wake:
-	case <-ctx.Done():
+	for {
+		k.begin(ctx)
+		select {
+		case <-t.C:
+			return
+		case <-s.wake:
+			return
+		case <-ctx.Done():
+			return
+		case r := <-k.ended:
+			k.end(ctx, r)
+		case <-k.retry:
+			k.retry = nil
+		}
 	}
 }
 
-// delay is the time until the next scheduled fetch, given the error of the one that just ended.
-func (s *Set) delay(err error, answered bool) time.Duration {
+// schedule decides when the next fetch comes that nobody asked for. It goes by the monotonic clock, as timers do.
+type schedule struct {
+	due      time.Time
+	failures int  // of scheduled fetches in a row
+	answered bool // the issuer has, at least once
+}
+
+// after returns the time until the next scheduled fetch, given the error of the fetch that just ended. One that was
+// asked for and failed can bring the next forward, but neither put it off nor count for the backoff: anyone can ask
+// for a fetch, and must not be able to have the set look for the issuer's return less often.
+func (p *schedule) after(err error, refresh time.Duration) time.Duration {
+	next := jitter(refresh)
 	if err == nil {
-		return jitter(s.o.Refresh)
+		p.answered, p.failures = true, 0
+	} else {
+		next = p.retry(refresh)
 	}
-	s.mu.Lock()
-	before := s.state.failures
-	s.mu.Unlock()
-	first, most := firstLoadRetry, min(firstLoadRetryMax, s.o.Refresh)
-	if answered {
-		first, most = refreshRetry, s.o.Refresh
+	p.due = time.Now().Add(next)
+	return next
+}
+
+func (p *schedule) retry(refresh time.Duration) time.Duration {
+	first, most := firstLoadRetry, firstLoadRetryMax
+	if p.answered {
+		first, most = refreshRetry, refreshRetryMax
 	}
-	return min(jitter(first<<min(before, 20)), most)
+	next := min(jitter(first<<min(p.failures, 20)), most, refresh)
+	if left := time.Until(p.due); left > 0 {
+		return min(next, left)
+	}
+	p.failures++
+	return next
 }
 
 // jitter spreads the fetches of many edges that were started together by +-10 %.
@@ -86,9 +114,14 @@ type result struct {
 }
 
 func (s *Set) event(r result, changed bool, next time.Duration) Event {
-	return Event{
+	e := Event{
 		Err: r.err, Source: r.source, Keys: len(r.keys), Skipped: r.skipped, Changed: changed, Next: next, URL: s.url,
 	}
+	if r.err == nil {
+		e.SkippedChanged = r.skipped != s.skipped
+		s.skipped = r.skipped
+	}
+	return e
 }
 
 // adopt publishes a set that was loaded. Whatever is wrong with a new document, the old keys stay.

@@ -134,8 +134,8 @@ func TestFailedRefreshIsRetriedSooner(t *testing.T) {
 		times := i.fetchTimes()
 		for n := 2; n < len(times); n++ {
 			gap := times[n].Sub(times[n-1])
-			want := min(refreshRetry<<min(n-2, 20), time.Hour)
-			if gap < want*9/10 || gap > min(want*11/10, time.Hour) {
+			want := min(refreshRetry<<min(n-2, 20), refreshRetryMax)
+			if gap < want*9/10 || gap > min(want*11/10, refreshRetryMax) {
 				t.Fatalf("try %d came after %v, want about %v", n, gap, want)
 			}
 		}

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// missTTL is how long an unknown key id costs no fetch. A new key ends it at once, because that is a new generation.
-const missTTL = 5 * time.Minute
+// missTTL is how long an unknown key id costs no fetch. It is short because a key can be used before its issuer
+// publishes it, and because the cooldown bounds the fetches anyway. A new key ends it at once: it is a new generation.
+const missTTL = 30 * time.Second
 
 // misses remembers key ids that the issuer does not know, the most recently used of them, for one generation.
 type misses struct {

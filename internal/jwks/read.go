@@ -11,14 +11,16 @@ import (
 var (
 	errClosed = errors.New("the key set is closed")
 	errWaited = errors.New("the issuer took too long to answer")
+	errCrowd  = errors.New("too many requests wait for the issuer already")
 )
 
 // maxKID bounds a key id in bytes. Clerk's have 31; a longer one is in no set and is not worth a fetch.
 const maxKID = 256
 
 // KeyRead returns the key with the given id. While nothing is loaded, and for an unknown id, it waits for a fetch
-// that all callers share, but never longer than Options.MaxWait or ctx. The error is ErrNoKeys if there is no set at
-// all, else jwkset.ErrKeyNotFound; it also wraps the cause of ctx if that ended the wait.
+// that all callers share, but never longer than Options.MaxWait or ctx, and not at all if very many wait already. The
+// error is ErrNoKeys while there is no set that the issuer confirmed (see Confirmed) and when the set is closed, else
+// jwkset.ErrKeyNotFound; it also wraps the cause of ctx if that ended the wait.
 func (s *Set) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	if k, ok := s.Peek(kid); ok {
 		return k, nil
@@ -34,8 +36,27 @@ func (s *Set) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	return s.seek(ctx, kid)
 }
 
+// enter takes the place of one waiting caller, if there is one left. It is given back with leave.
+func (s *Set) enter() bool {
+	select {
+	case s.waiting <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *Set) leave() { <-s.waiting }
+
 // awaitFirst waits until there are keys.
 func (s *Set) awaitFirst(ctx context.Context) error {
+	if s.snap.Load() != nil {
+		return nil
+	}
+	if !s.enter() {
+		return fmt.Errorf("%w: %w", ErrNoKeys, errCrowd)
+	}
+	defer s.leave()
 	for s.snap.Load() == nil {
 		f, ok := s.prospect()
 		if !ok {
@@ -64,24 +85,47 @@ func (s *Set) seek(ctx context.Context, kid string) (jwkset.JWK, error) {
 	if s.misses.has(kid, s.Generation(), s.o.Now()) {
 		return jwkset.JWK{}, notFound(kid)
 	}
-	f, fresh := s.join()
-	var err error
-	if f != nil {
-		err = s.wait(ctx, f)
-	}
-	// Also without a flight: one may have landed between the look above and join.
+	proven, err := s.ask(ctx)
+	// Also if nothing was asked: a fetch may have landed between the look above and then.
 	sn := s.snap.Load()
 	if k, ok := sn.lookup(kid); ok {
 		return k, nil
 	}
-	if err != nil {
-		return jwkset.JWK{}, fmt.Errorf("%w: %w", notFound(kid), err)
-	}
-	// Only an answer that is younger than the question proves that the issuer does not know the key.
-	if f != nil && fresh && f.ok {
+	if proven {
 		s.misses.add(kid, sn.gen, s.o.Now())
+		return jwkset.JWK{}, notFound(kid)
 	}
-	return jwkset.JWK{}, notFound(kid)
+	verdict := notFound(kid)
+	if !sn.confirmed() || errors.Is(err, errClosed) {
+		verdict = fmt.Errorf("%w: kid %q is not among the keys at hand", ErrNoKeys, kid)
+	}
+	if err != nil {
+		return jwkset.JWK{}, fmt.Errorf("%w: %w", verdict, err)
+	}
+	return jwkset.JWK{}, verdict
+}
+
+// ask waits for a fetch, if one can be had. proven says that the present keys are younger than the question: only
+// such an answer proves that the issuer does not know a key. The error is the reason why the wait ended early, or
+// errClosed if there will be no fetch any more.
+func (s *Set) ask(ctx context.Context) (proven bool, err error) {
+	if !s.enter() {
+		return false, errCrowd
+	}
+	defer s.leave()
+	f, fresh := s.join()
+	if f != nil {
+		err = s.wait(ctx, f)
+	}
+	if f != nil && err == nil && f.ok {
+		return fresh, nil
+	}
+	select {
+	case <-s.stopped:
+		return false, errClosed
+	default:
+		return false, err
+	}
 }
 
 func notFound(kid string) error {
@@ -90,14 +134,12 @@ func notFound(kid string) error {
 
 // Refresh asks for a fetch because a signature did not match a key that the set has: the issuer may have put new
 // material under an old id. It shares the fetch and the cooldown with KeyRead, waits at most Options.MaxWait or as
-// long as ctx lasts, and reports whether the keys changed during the call. A change just before the call is not
+// long as ctx lasts, declines if very many wait already, and reports whether the keys changed during the call. A change just before the call is not
 // reported; a caller that looked its key up earlier compares Generation instead.
 func (s *Set) Refresh(ctx context.Context) (changed bool) {
 	gen := s.Generation()
-	if f, _ := s.join(); f != nil {
-		ctx, cancel := context.WithTimeoutCause(ctx, s.o.MaxWait, errWaited)
-		defer cancel()
-		_ = s.wait(ctx, f) // the generation tells, whatever ended the wait
-	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.o.MaxWait, errWaited)
+	defer cancel()
+	_, _ = s.ask(ctx) // the generation tells, whatever ended the wait
 	return s.Generation() != gen
 }

@@ -17,9 +17,10 @@ import (
 	"github.com/MicahParks/jwkset"
 )
 
-// ErrNoKeys says that no usable key set was ever had, neither from the issuer nor from the store. It is an outage,
-// not a verdict about a token (HTTP 503, not 401).
-var ErrNoKeys = errors.New("no key set has been loaded yet")
+// ErrNoKeys says that the set cannot tell whether its issuer has a key: no usable set was ever had, or only one from
+// the store that the issuer has not confirmed, or the set was closed. It is an outage, not a verdict about a token
+// (HTTP 503, not 401).
+var ErrNoKeys = errors.New("the issuer's keys cannot be had at present")
 
 // The sources of a key set, as Event and Status name them.
 const (
@@ -35,6 +36,9 @@ const (
 	DefaultMaxMisses = 256
 	DefaultMaxBody   = 1 << 20
 )
+
+// maxWaiting bounds the callers that wait in one set, each of which holds a connection and its memory.
+const maxWaiting = 1024
 
 // Options configure a Set. Only URL is required; a zero or negative number means its default.
 type Options struct {
@@ -57,8 +61,12 @@ type Event struct {
 	Keys    int           // usable keys in the document
 	Skipped int           // keys in the document that cannot be used
 	Changed bool          // the keys differ from those before
-	Next    time.Duration // until the next scheduled attempt
+	Next    time.Duration // until the next scheduled attempt of this kind; 0 for the one attempt to read the store
 	URL     string        // of the issuer, without user info and query
+
+	// SkippedChanged says that Skipped differs from that of the usable set before, or from 0 in the first one. Any
+	// request may cause a fetch, so this, not Skipped, is what to warn about. It is false when Err is set.
+	SkippedChanged bool
 }
 
 // Status describes a set for an operator. It holds no key material.
@@ -92,6 +100,9 @@ type Set struct {
 	stopped chan struct{} // closed when Close begins: nobody waits any longer
 	done    chan struct{} // closed when the background goroutine has ended
 	storing chan struct{} // held by the one store operation under way
+	waiting chan struct{} // holds one element per waiting caller
+
+	skipped int // in the last usable set; for the background goroutine only
 
 	mu     sync.Mutex
 	state  state
@@ -104,7 +115,7 @@ type state struct {
 	flight      *flight   // the fetch under way or asked for
 	demanded    time.Time // when a request last asked for a fetch
 	attempts    uint64
-	failures    int
+	failures    int // scheduled or not
 	lastAttempt time.Time
 	next        time.Time
 	err         error
@@ -132,6 +143,7 @@ func New(o Options) *Set {
 		stopped: make(chan struct{}),
 		done:    make(chan struct{}),
 		storing: make(chan struct{}, 1),
+		waiting: make(chan struct{}, maxWaiting),
 	}
 	s.client, s.owned = newClient(o.Client)
 	return s
@@ -214,6 +226,10 @@ func (s *Set) Generation() uint64 {
 	return 0
 }
 
+// Confirmed says whether the present keys came from the issuer. While they are only the store's, a key that is
+// missing or does not match proves nothing about a token: the issuer may have rotated while this process was away.
+func (s *Set) Confirmed() bool { return s.snap.Load().confirmed() }
+
 // Status reports what the set holds and how its last fetch went.
 func (s *Set) Status() Status {
 	s.mu.Lock()
@@ -244,6 +260,8 @@ func (sn *snapshot) lookup(kid string) (jwkset.JWK, bool) {
 	k, ok := sn.byKID[kid]
 	return k, ok
 }
+
+func (sn *snapshot) confirmed() bool { return sn != nil && sn.source == SourceNetwork }
 
 func (sn *snapshot) kids() []string {
 	kids := make([]string, 0, len(sn.list))

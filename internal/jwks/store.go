@@ -91,35 +91,54 @@ func (s *Set) parseStored(doc []byte) (result, error) {
 	return r, err
 }
 
-// save writes the present keys to the store and says whether that worked.
-func (s *Set) save(ctx context.Context, next time.Duration) bool {
-	if s.o.Store == nil {
-		return true
-	}
+// Document returns the present keys as the store keeps them, or nil if there are none. Another set of the same URL
+// takes it from its Store.Load.
+func (s *Set) Document() []byte {
 	sn := s.snap.Load()
+	if sn == nil {
+		return nil
+	}
+	doc, err := s.document(sn)
+	if err != nil {
+		return nil
+	}
+	return doc
+}
+
+func (s *Set) document(sn *snapshot) ([]byte, error) {
 	d := stored{Source: s.fingerprint(), Fetched: sn.fetched, Keys: make([]jwkset.JWKMarshal, 0, len(sn.list))}
 	for _, k := range sn.list {
 		d.Keys = append(d.Keys, k.Marshal())
 	}
 	doc, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("encode the keys: %w", err)
+	}
+	return doc, nil
+}
+
+// save writes a key set to the store.
+func (s *Set) save(ctx context.Context, sn *snapshot) result {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	doc, err := s.document(sn)
 	if err == nil {
-		sctx, cancel := context.WithTimeout(ctx, saveTimeout)
-		defer cancel()
-		_, err = s.attend(sctx, func(ctx context.Context) ([]byte, error) { return nil, s.o.Store.Save(ctx, doc) })
+		_, err = s.attend(ctx, func(ctx context.Context) ([]byte, error) { return nil, s.o.Store.Save(ctx, doc) })
 	}
-	if err != nil && ctx.Err() == nil {
-		r := result{source: SourceStore, err: fmt.Errorf("save key set: %w", err)}
-		s.o.Observe(s.event(r, false, next))
+	r := result{source: SourceStore}
+	if err != nil {
+		r.err = fmt.Errorf("save key set: %w", err)
 	}
-	return err == nil
+	return r
 }
 
 // attend runs a store operation and stops waiting for it soon after ctx has ended: a store that hangs and ignores
-// its context must stop neither the refreshes nor Close. There is at most one such operation.
+// its context must stop neither the refreshes nor Close. There is at most one such operation: the next waits for it, so
+// that an old document cannot come after a newer one.
 func (s *Set) attend(ctx context.Context, op func(context.Context) ([]byte, error)) ([]byte, error) {
 	select {
 	case s.storing <- struct{}{}:
-	default:
+	case <-ctx.Done():
 		return nil, errStoreBusy
 	}
 	type outcome struct {

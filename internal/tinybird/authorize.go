@@ -34,8 +34,8 @@ type Grant struct {
 	Fixed     []FixedValue // sorted by name; empty only for an unrestricted pipe
 	Rate      *RateSpec    // nil: no limit
 
-	params map[string]struct{} // client parameters let through; nil: all but the reserved and fixed
-	secret []string            // client parameters that hold session tokens
+	params   map[string]struct{} // client parameters let through; nil: all but the reserved and fixed
+	withheld []string            // client parameters that never go up
 }
 
 // Authorize decides whether s may read the pipe in the format, and to what it is fixed. The error is always
@@ -58,7 +58,7 @@ func (p *Policy) Authorize(pipe, format string, s Subject) (*Grant, error) {
 				Wrap(fmt.Errorf("pipe %s: require %s %s does not hold", pol.name, r.Kind, strings.Join(r.Values, " ")))
 		}
 	}
-	g := &Grant{Pipe: pol.name, Format: own, Rate: pol.rate, params: pol.params, secret: pol.secret}
+	g := &Grant{Pipe: pol.name, Format: own, Rate: pol.rate, params: pol.params, withheld: pol.withheld}
 	if len(pol.fixed) > 0 {
 		g.Fixed = make([]FixedValue, len(pol.fixed))
 	}

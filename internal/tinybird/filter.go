@@ -15,8 +15,8 @@ func (g *Grant) lets(name string) bool {
 			return false
 		}
 	}
-	for _, secret := range g.secret {
-		if strings.EqualFold(secret, name) {
+	for _, withheld := range g.withheld {
+		if strings.EqualFold(withheld, name) {
 			return false
 		}
 	}

@@ -10,6 +10,9 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
+// MaxTTL is the longest life of a token. Nothing can revoke one before its end but a new admin token.
+const MaxTTL = 24 * time.Hour
+
 // Defaults of MinterOptions.
 const (
 	DefaultTTL       = time.Minute
@@ -20,7 +23,7 @@ const (
 type MinterOptions struct {
 	Key         []byte           // the workspace admin token's bytes, as they are
 	WorkspaceID string           // a UUID
-	TTL         time.Duration    // how long a token lives, at least a second; 0: DefaultTTL
+	TTL         time.Duration    // how long a token lives, from a second to MaxTTL; 0: DefaultTTL
 	MaxTokens   int              // how many are kept; 0: DefaultMaxTokens
 	Now         func() time.Time // nil: time.Now
 }
@@ -52,8 +55,8 @@ func NewMinter(o MinterOptions) (*Minter, error) {
 	if o.TTL == 0 {
 		o.TTL = DefaultTTL
 	}
-	if o.TTL < time.Second {
-		return nil, errors.New("the token's ttl must be at least 1s")
+	if o.TTL < time.Second || o.TTL > MaxTTL {
+		return nil, fmt.Errorf("the token's ttl must be from 1s to %s", MaxTTL)
 	}
 	if o.MaxTokens == 0 {
 		o.MaxTokens = DefaultMaxTokens

@@ -35,11 +35,24 @@ func validName(name string) bool {
 	return true
 }
 
+// LooksSecret tells whether text looks like a token or a key of Tinybird's or Clerk's, in the place of something else.
+func LooksSecret(text string) bool {
+	for _, mark := range [...]string{"p.ey", "eyJ", "sk_live_", "sk_test_"} {
+		if strings.Contains(text, mark) {
+			return true
+		}
+	}
+	return false
+}
+
+// Shown quotes text of the operator's for an error, shortened, and not at all when it looks like a token.
+func Shown(text string) string { return shown(text) }
+
 // shown quotes text of the operator's for an error. A key pasted into the wrong place must not end up in a
 // log, so what looks like a token is not shown.
 func shown(text string) string {
 	const longest = 64
-	if strings.Contains(text, "p.ey") || strings.Contains(text, "eyJ") {
+	if LooksSecret(text) {
 		return "(not shown: it looks like a token)"
 	}
 	if len(text) > longest {

@@ -25,7 +25,7 @@ type PipeConfig struct {
 	Params       []string      // client parameters let through, matched exactly; nil: all but the reserved
 	Formats      []string      // nil: DefaultFormats
 	RateLimit    *RateSpec     // nil: the shared one; set: a counter of the pipe's own
-	Unrestricted bool          // no fixed parameter at all, the shared ones included
+	Unrestricted bool          // no fixed parameter at all, the shared ones included; their names stay the operator's
 }
 
 // PolicyConfig is what the operator says about all pipes.
@@ -55,10 +55,12 @@ type pipe struct {
 	fixed   []fixedParam // sorted by name
 	require []Requirement
 	params  map[string]struct{} // nil: every parameter that is not reserved or fixed
-	secret  []string            // parameters that hold session tokens
-	formats []string
-	rate    *RateSpec
-	ownRate bool
+	// withheld are client parameters that never go up: those that hold session tokens, and for an unrestricted pipe
+	// the shared fixed ones, which other pipes may have taught a client.
+	withheld []string
+	formats  []string
+	rate     *RateSpec
+	ownRate  bool
 }
 
 // NewPolicy checks c and returns its policy. Errors name the option at fault and what to write instead.
@@ -119,7 +121,12 @@ func compilePipe(name string, pc PipeConfig, c PolicyConfig, shared []fixedParam
 	if err != nil {
 		return nil, err
 	}
-	out := &pipe{name: name, fixed: fixed, secret: slices.Clone(c.Credentials), rate: copyRate(c.RateLimit), formats: DefaultFormats()}
+	out := &pipe{name: name, fixed: fixed, withheld: slices.Clone(c.Credentials), rate: copyRate(c.RateLimit), formats: DefaultFormats()}
+	if pc.Unrestricted {
+		for _, s := range shared {
+			out.withheld = append(out.withheld, s.name)
+		}
+	}
 	for _, r := range pc.Require {
 		if err := CheckRequirement(r); err != nil {
 			return nil, err
