@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -232,7 +233,7 @@ func TestAnswerIsStreamed(t *testing.T) {
 	if _, err := rest.ReadFrom(resp.Body); err != nil {
 		t.Fatal(err)
 	}
-	ownRows(t, "ada", reply{resp, append(piece, rest.Bytes()...)})
+	ownRows(t, "ada", reply{resp, slices.Concat(piece, rest.Bytes())})
 }
 
 // TestBrokenAnswerIsSeen: an answer that breaks off upstream breaks off here too. It must not look whole.

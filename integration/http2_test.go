@@ -183,7 +183,7 @@ func TestRawHTTP2(t *testing.T) {
 	t.Parallel()
 	e, roots := startTLS(t)
 	for _, c := range h2cases() {
-		t.Run(c.name, func(t *testing.T) { c.run(t, e, roots) }) //nolint:paralleltest // what the API has seen is that of the case
+		t.Run(c.name, func(t *testing.T) { c.run(t, e, roots) })
 	}
 }
 

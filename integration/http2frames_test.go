@@ -109,7 +109,7 @@ func (c *h2conn) ask(t *testing.T, frames ...[]byte) outcome {
 		kind, flags, stream, payload, err := c.next()
 		switch {
 		case err != nil:
-			if late := (net.Error)(nil); errors.As(err, &late) && late.Timeout() {
+			if late := net.Error(nil); errors.As(err, &late) && late.Timeout() {
 				t.Fatal("no answer, and no end")
 			}
 			return outcome{body: body.String()}

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -41,9 +42,7 @@ func TestWhereTheDirectiveStands(t *testing.T) {
 		t.Helper()
 		r := e.request(t, "ada", http.MethodGet, target, "")
 		r.Host = host + ":" + port
-		for name, values := range header {
-			r.Header[name] = values
-		}
+		maps.Copy(r.Header, header)
 		return e.do(t, r)
 	}
 	for host := range sites {

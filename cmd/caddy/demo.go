@@ -76,6 +76,8 @@ func printConfig(ctx context.Context, o demo.Options) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprint(os.Stdout, text)
-	return err
+	if _, err := fmt.Fprint(os.Stdout, text); err != nil {
+		return fmt.Errorf("print the config: %w", err)
+	}
+	return nil
 }

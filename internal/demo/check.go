@@ -99,7 +99,10 @@ func (c *checker) person(ctx context.Context, key string) (*browser, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s could not sign in", key)
 	}
-	return b, b.refresh(ctx)
+	if err := b.refresh(ctx); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // expect asks and writes a step that wants a status and a code.

@@ -16,7 +16,9 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
 
-// The whole demo, checked as `demo --check` does. Not parallel: Caddy and the environment are the process's.
+// The whole demo, checked as `demo --check` does.
+//
+//nolint:paralleltest // Caddy and the environment are the process's
 func TestCheckOfTheDemo(t *testing.T) {
 	d, err := Start(t.Context(), Options{Listen: "127.0.0.1:0"})
 	if err != nil {
