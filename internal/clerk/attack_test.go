@@ -91,28 +91,31 @@ func TestAttackOtherSignatures(t *testing.T) {
 	}
 }
 
-// Attack: should the header's check ever be passed, golang-jwt is pinned as well.
+// Attack: should the header's check ever be passed, the algorithm at the signature is pinned, and the header is
+// judged again with what was signed.
 func TestAttackAlgorithmAtTheSignature(t *testing.T) {
 	t.Parallel()
-	for _, keys := range []KeySet{newFakeKeys(t, testKid, &keyA().PublicKey), StaticKey(&keyA().PublicKey)} {
-		v := newVerifier(t, Config{Issuers: []Issuer{{URL: testIssuer, Keys: keys}}})
-		for _, alg := range []string{"none", "HS256", "RS384", "PS256", "ES256", "EdDSA"} {
-			token := sign(t, keyA(), testHeader(object{"alg": alg}), testClaims(nil))
-			_, f := v.signature(t.Context(), v.issuers[0], token)
-			if f == nil || f.reason != reasonSignature {
-				t.Errorf("%s: %v", alg, f)
-			}
-		}
-		input := segment(t, testHeader(object{"alg": "RS512"})) + "." + segment(t, testClaims(nil))
-		sum := sha512.Sum512([]byte(input))
-		right, err := rsa.SignPKCS1v15(nil, keyA(), crypto.SHA512, sum[:])
+	open := func(token string) *failure {
+		p, err := parse(token)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, f := v.signature(t.Context(), v.issuers[0], input+"."+base64.RawURLEncoding.EncodeToString(right))
-		if f == nil || f.reason != reasonSignature {
-			t.Errorf("a right signature of RS512: %v", f)
+		_, f := p.open(&keyA().PublicKey)
+		return f
+	}
+	for _, alg := range []string{"none", "HS256", "PS256", "ES256", "EdDSA"} {
+		if f := open(sign(t, keyA(), testHeader(object{"alg": alg}), testClaims(nil))); f == nil || f.reason != reasonAlgorithm {
+			t.Errorf("%s: %v", alg, f)
 		}
+	}
+	input := segment(t, testHeader(object{"alg": "RS512"})) + "." + segment(t, testClaims(nil))
+	sum := sha512.Sum512([]byte(input))
+	right, err := rsa.SignPKCS1v15(nil, keyA(), crypto.SHA512, sum[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := open(input + "." + base64.RawURLEncoding.EncodeToString(right)); f == nil || f.reason != reasonSignature {
+		t.Errorf("a right signature of RS512: %v", f)
 	}
 }
 
@@ -218,6 +221,41 @@ func TestAttackHeader(t *testing.T) {
 				return
 			}
 			refusal(t, err, c.code, c.reason)
+		})
+	}
+}
+
+// Attack: a header with members that are named twice, or larger than any real one.
+func TestAttackHeaderForms(t *testing.T) {
+	t.Parallel()
+	members := `"alg":"RS256","kid":"` + testKid + `"`
+	fill := func(n int) string { return `{` + members + `,"x":"` + strings.Repeat("x", n) + `"}` }
+	room := maxHeader*3/4 - len(fill(0))
+	for name, c := range map[string]struct {
+		header string
+		ok     bool
+	}{
+		"plain":                {`{` + members + `}`, true},
+		"alg twice":            {`{"alg":"none",` + members + `}`, false},
+		"alg twice, escaped":   {`{"\u0061lg":"none",` + members + `}`, false},
+		"kid twice":            {`{` + members + `,"kid":"x"}`, false},
+		"another twice":        {`{` + members + `,"x":1,"x":2}`, false},
+		"another twice, below": {`{` + members + `,"x":{"y":1,"y":2}}`, false},
+		"crit escaped":         {`{` + members + `,"cr\u0069t":["exp"]}`, false},
+		"other case":           {`{` + members + `,"ALG":"none","Kid":"x","CRIT":[]}`, true},
+		"as large as may be":   {fill(room), true},
+		"larger":               {fill(room + 1), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := verify(t, newVerifier(t, Config{}), sign(t, keyA(), c.header, testClaims(nil)))
+			if c.ok {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			refusal(t, err, apierr.TokenInvalid, reasonTokenInvalid)
 		})
 	}
 }

@@ -122,7 +122,7 @@ func TestCancelledCallerFailsNobodyElse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		keys := newFakeKeys(t, testKid, &keyA().PublicKey)
-		keys.hidden, keys.block, keys.blocked = true, make(chan struct{}), make(chan struct{}, 9)
+		release := keys.hold()
 		v := newVerifier(t, Config{Issuers: []Issuer{{URL: testIssuer, Keys: keys}}})
 		token := goodToken(t)
 
@@ -132,7 +132,7 @@ func TestCancelledCallerFailsNobodyElse(t *testing.T) {
 			_, err := v.Verify(ctx, token)
 			first <- err
 		}()
-		<-keys.blocked // it has begun
+		synctest.Wait() // it has begun
 		var others sync.WaitGroup
 		for range 8 {
 			others.Go(func() {
@@ -144,24 +144,94 @@ func TestCancelledCallerFailsNobodyElse(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		refusal(t, <-first, apierr.KeysUnavailable, "")
-		keys.mu.Lock()
-		block := keys.block
-		keys.block = nil
-		keys.mu.Unlock()
-		close(block)
+		release()
 		others.Wait()
-		if reads, _ := keys.counts(); reads != 2 { // one that waited, and golang-jwt's
-			t.Errorf("the key was read %d times, want one verification", reads)
+		v.Close()
+	})
+}
+
+// gate is a clock that stops whoever reads it for the n-th time.
+type gate struct {
+	calls atomic.Int64
+	n     int64
+	stop  func()
+}
+
+func (g *gate) now() time.Time {
+	if g.calls.Add(1) == g.n {
+		g.stop()
+	}
+	return testNow
+}
+
+// Those who come with the same new token while it is verified do not verify it themselves.
+func TestVerifiedOnceForAll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		open := make(chan struct{})
+		g := &gate{n: 2, stop: func() { <-open }} // the first one is in its verification
+		v := newVerifier(t, Config{Now: g.now})
+		token := goodToken(t)
+		ids := make([]*Identity, 9)
+		var all sync.WaitGroup
+		for i := range ids {
+			all.Go(func() {
+				var err error
+				if ids[i], err = v.Verify(t.Context(), token); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		close(open)
+		all.Wait()
+		for _, id := range ids {
+			if id != ids[0] {
+				t.Error("verified more than once")
+			}
 		}
 		v.Close()
 	})
 }
 
-// A bug in the verification costs the request, not the process.
+// Attack: a token signed with a key that was just replaced, sent together with many that are signed with the new
+// one. Whoever verifies with old keys decides for nobody who was given new ones.
+func TestSharedVerificationIsOfOneGeneration(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		open := make(chan struct{})
+		g := &gate{n: 2, stop: func() { <-open }}
+		v := newVerifier(t, Config{Now: g.now})
+		c := v.candidate(goodToken(t))
+		old := make(chan *failure, 1)
+		go func() {
+			_, f := v.share(c, v.issuers[0], signer{pub: &keyB().PublicKey, generation: 0})
+			old <- f
+		}()
+		synctest.Wait()
+		current := make(chan *failure, 1)
+		go func() {
+			_, f := v.share(c, v.issuers[0], signer{pub: &keyA().PublicKey, generation: 1})
+			current <- f
+		}()
+		synctest.Wait()
+		v.cache.entries.InvalidateAll() // or the other one would find this answer
+		close(open)
+		if f := <-current; f != nil {
+			t.Errorf("by the new key: %v", f)
+		}
+		if f := <-old; f == nil || f.reason != reasonSignature {
+			t.Errorf("by the old key: %v", f)
+		}
+		v.Close()
+	})
+}
+
+// A bug in the verification is a refusal for those who wait for it, and ends nothing else.
 func TestPanicIsARefusal(t *testing.T) {
 	t.Parallel()
-	keys := &staleKeys{fakeKeys: newFakeKeys(t, testKid, &keyA().PublicKey), after: func() { panic("boom") }}
-	v := newVerifier(t, Config{Issuers: []Issuer{{URL: testIssuer, Keys: keys}}})
+	g := &gate{n: 2, stop: func() { panic("boom") }}
+	v := newVerifier(t, Config{Now: g.now})
 	e := refusal(t, verify(t, v, goodToken(t)), apierr.Internal, "")
 	if e.Status != 500 {
 		t.Errorf("status %d", e.Status)

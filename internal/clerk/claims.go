@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
-
-	"github.com/golang-jwt/jwt/v5"
 )
 
 // claims of a token by their exact names, numbers as json.Number.
@@ -48,16 +46,4 @@ func wholeSeconds(n json.Number) (int64, bool) {
 		i = int64(f)
 	}
 	return i, -maxSeconds <= i && i <= maxSeconds
-}
-
-// payload makes golang-jwt decode the claims the way this package does.
-type payload struct{ jwt.MapClaims }
-
-var _ json.Unmarshaler = (*payload)(nil)
-
-// UnmarshalJSON decodes by exact names.
-func (p *payload) UnmarshalJSON(doc []byte) error {
-	object, err := decodeObject(doc)
-	p.MapClaims = object
-	return err
 }

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/MicahParks/jwkset"
-	"github.com/golang-jwt/jwt/v5"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
@@ -36,6 +35,10 @@ type KeySet interface {
 	// Generation changes whenever the keys do, and only then.
 	Generation() uint64
 }
+
+// confirmer is a key set that can hold keys of which it does not know whether they are still the issuer's, such
+// as those that were stored before a restart.
+type confirmer interface{ Confirmed() bool }
 
 // Issuer is one Clerk instance whose tokens are accepted.
 type Issuer struct {
@@ -73,7 +76,8 @@ type Config struct {
 	MaxIdentities int
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
-	// Observe is told the outcome of every decision: the code of the refusal, or "" for an accepted token.
+	// Observe is told the outcome of every decision: the code of the refusal, or "" for an accepted token. It is
+	// not told of a client that left before there was one.
 	Observe func(code apierr.Code)
 }
 
@@ -89,7 +93,6 @@ type Verifier struct {
 	now           func() time.Time
 	observe       func(code apierr.Code)
 
-	parser *jwt.Parser
 	cache  *cache
 	flight singleflight.Group
 }
@@ -110,8 +113,6 @@ func New(c Config) (*Verifier, error) {
 		impersonation: c.AllowImpersonation,
 		now:           c.Now,
 		observe:       c.Observe,
-		// The claims are checked by rules.check, in the SDK's order and with its reasons.
-		parser: jwt.NewParser(jwt.WithValidMethods([]string{algorithm}), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation()),
 	}
 	if v.now == nil {
 		v.now = time.Now
@@ -135,7 +136,7 @@ func (v *Verifier) Authenticate(r *http.Request) (*Identity, error) {
 		v.observe("")
 		return d.identity, nil
 	}
-	v.observe(d.failure.code)
+	v.report(d.failure)
 	return nil, d.failure.refusal(d.reason)
 }
 
@@ -143,9 +144,15 @@ func (v *Verifier) Authenticate(r *http.Request) (*Identity, error) {
 func (v *Verifier) Verify(ctx context.Context, token string) (*Identity, error) {
 	id, f := v.judge(ctx, v.candidate(token))
 	if f != nil {
-		v.observe(f.code)
+		v.report(f)
 		return nil, f.refusal(f.reason)
 	}
 	v.observe("")
 	return id, nil
+}
+
+func (v *Verifier) report(f *failure) {
+	if !f.left {
+		v.observe(f.code)
+	}
 }

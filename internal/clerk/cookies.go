@@ -4,34 +4,81 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// The names of Clerk's cookies.
+// The cookies of Clerk that are needed.
 const (
-	cookieSession    = "__session"
-	cookieClientUAT  = "__client_uat"
-	cookieRefresh    = "__refresh"
-	cookieDevBrowser = "__clerk_db_jwt" // also a query parameter
+	cookieSession = iota
+	cookieClientUAT
+	cookieRefresh
+	cookieDevBrowser
+	cookieCount
 )
 
-// cookie returns the value of a cookie as the SDK reads it, which is not how net/http does: pairs are
-// separated by semicolons and by nothing else, names are compared exactly, the first of a name counts, a value
-// keeps its quotes and is percent-decoded once. Decoding happens after splitting, so an encoded separator in a
-// value makes no cookie.
-func cookie(h http.Header, name string) string {
+// devBrowser is the name of a cookie and of a query parameter.
+const devBrowser = "__clerk_db_jwt"
+
+var cookieNames = [cookieCount]string{"__session", "__client_uat", "__refresh", devBrowser}
+
+// maxCookies is the size of all Cookie header fields together beyond which none is read. Browsers and the
+// servers behind this one give up long before. To read some of them would let whoever can plant a cookie in
+// front decide which of the others count.
+const maxCookies = 64 << 10
+
+// jar holds the values of Clerk's cookies; "" for one that is not there.
+type jar [cookieCount]string
+
+// jars are Clerk's cookies under their plain names, and under those with the suffix of the instance.
+type jars struct{ plain, own jar }
+
+func (j *jars) chosen(suffixed bool) *jar {
+	if suffixed {
+		return &j.own
+	}
+	return &j.plain
+}
+
+// readCookies reads the cookies as the SDK does, which is not how net/http does: pairs are separated by
+// semicolons and by nothing else, names are compared exactly, the first of a name counts, a value keeps its
+// quotes and is percent-decoded once. Decoding happens after splitting, so an encoded separator in a value
+// makes no cookie. Several header fields are as one (RFC 9113, 8.2.3).
+func readCookies(h http.Header, suffix string) jars {
+	size := 0
+	for _, line := range h["Cookie"] {
+		if size += len(line); size > maxCookies {
+			return jars{}
+		}
+	}
+	var found jars
+	var seen struct{ plain, own [cookieCount]bool }
 	for _, line := range h["Cookie"] {
 		for line != "" {
 			var pair string
 			pair, line, _ = strings.Cut(line, ";")
 			key, value, ok := strings.Cut(pair, "=")
-			if ok && strings.Trim(key, " \t") == name {
-				return decodeCookie(strings.Trim(value, " \t"))
+			if key = strings.Trim(key, " \t"); !ok || !strings.HasPrefix(key, "__") {
+				continue
+			}
+			if i := slices.Index(cookieNames[:], key); i >= 0 {
+				found.plain.put(i, &seen.plain[i], value)
+				continue
+			}
+			bare, own := strings.CutSuffix(key, "_"+suffix)
+			if i := slices.Index(cookieNames[:], bare); i >= 0 && own && suffix != "" {
+				found.own.put(i, &seen.own[i], value)
 			}
 		}
 	}
-	return ""
+	return found
+}
+
+func (j *jar) put(i int, seen *bool, value string) {
+	if !*seen {
+		j[i], *seen = decodeCookie(strings.Trim(value, " \t")), true
+	}
 }
 
 // decodeCookie is decodeURIComponent, and keeps what that refuses.

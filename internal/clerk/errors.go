@@ -1,7 +1,9 @@
 package clerk
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
@@ -61,9 +63,22 @@ type failure struct {
 	reason  string
 	message string // ASCII without quotes and backslashes: it is an error_description, too
 	cause   error  // for the operator's log; may be nil
+	left    bool   // the client did not wait for an answer
 }
 
 func (f *failure) Error() string { return string(f.code) + " (" + f.reason + ")" }
+
+// interrupted is what becomes of a verification whose caller stopped waiting for the keys. Its cause is that of
+// the context, so that the caller can tell. A client that left says nothing about the keys.
+func interrupted(ctx context.Context) *failure {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if !errors.Is(cause, err) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	f := failNoKeys.because(err)
+	f.left = errors.Is(cause, context.Canceled)
+	return f
+}
 
 // because returns f with a cause.
 func (f *failure) because(cause error) *failure {
@@ -105,7 +120,9 @@ var (
 		"There is a session cookie without its companion __client_uat, so it does not count as a session. Sign in again, or send a session token in the Authorization header.")
 	failDevMissing = unauthorized(apierr.TokenMissing, reasonDevMissing,
 		"This is a Clerk development instance and the cookie __clerk_db_jwt is missing, so session cookies do not count. Load a page of the application, or send a session token in the Authorization header.")
-	failDevSync = unauthorized(apierr.TokenMissing, reasonDevSync,
+	// For those who never came near Clerk the next step is to sign in.
+	failDevNobody = unauthorized(apierr.TokenMissing, reasonDevMissing, failNoToken.message)
+	failDevSync   = unauthorized(apierr.TokenMissing, reasonDevSync,
 		"This is a Clerk development instance and the request carries __clerk_db_jwt, which has to be exchanged for cookies first. Load a page of the application, or send a session token in the Authorization header.")
 	failOldSession = unauthorized(apierr.TokenExpired, reasonBeforeClientUAT,
 		"A newer session exists. Fetch a fresh session token.")

@@ -39,7 +39,7 @@ func FuzzParseToken(f *testing.F) {
 				}
 			}
 			_ = p.otherKind()
-			_ = p.headerFault()
+			_ = headerFault(p.header)
 			newIdentity(p.claims).Lookup("clerk.claims.a.b")
 		}
 		if _, err := v.Verify(t.Context(), token); err == nil && token != good {
@@ -55,29 +55,37 @@ func FuzzParseToken(f *testing.F) {
 
 // FuzzCookies compares with a reading of the same rules that is as plain as possible.
 func FuzzCookies(f *testing.F) {
-	f.Add("a=1; b=2", "a")
-	f.Add(`__session="x"; __session=y`, "__session")
-	f.Add("x=1%3B%20a%3D2; a=%zz", "a")
-	f.Add(" \ta = %c3%a9;;=;a", "a")
-	f.Fuzz(func(t *testing.T, header, name string) {
-		want := ""
-		pairs := strings.Split(header, ";")
-		i := slices.IndexFunc(pairs, func(p string) bool {
-			key, _, ok := strings.Cut(p, "=")
-			return ok && strings.Trim(key, " \t") == name
-		})
-		if i >= 0 {
-			_, value, _ := strings.Cut(pairs[i], "=")
-			want = strings.Trim(value, " \t")
-			if decoded, err := url.PathUnescape(want); err == nil && utf8.ValidString(decoded) {
-				want = decoded
-			}
-			if !strings.Contains(strings.Trim(value, " \t"), "%") {
-				want = strings.Trim(value, " \t")
-			}
+	f.Add("a=1; __session=2", testSuffix[1:])
+	f.Add(`__session="x"; __session=y; __session_x=z`, "x")
+	f.Add("x=1%3B%20__session%3D2; __refresh=%zz", "")
+	f.Add(" \t__client_uat = %c3%a9;;=;__client_uat", "")
+	f.Add("__refresh__refresh=1", "_refresh")
+	f.Fuzz(func(t *testing.T, header, suffix string) {
+		if len(header) > maxCookies {
+			return
 		}
-		if got := cookie(http.Header{"Cookie": {header}}, name); got != want {
-			t.Fatalf("%q, want %q", got, want)
+		want := func(name string) string {
+			for pair := range strings.SplitSeq(header, ";") {
+				key, value, ok := strings.Cut(pair, "=")
+				if !ok || strings.Trim(key, " \t") != name {
+					continue
+				}
+				value = strings.Trim(value, " \t")
+				if decoded, err := url.PathUnescape(value); err == nil && utf8.ValidString(decoded) && strings.Contains(value, "%") {
+					return decoded
+				}
+				return value
+			}
+			return ""
+		}
+		got := readCookies(http.Header{"Cookie": {header}}, suffix)
+		for i, name := range cookieNames {
+			if got.plain[i] != want(name) {
+				t.Fatalf("%s is %q, want %q", name, got.plain[i], want(name))
+			}
+			if own := name + "_" + suffix; suffix != "" && got.own[i] != want(own) {
+				t.Fatalf("%s is %q, want %q", own, got.own[i], want(own))
+			}
 		}
 		_ = parseClientUAT(header)
 	})
@@ -152,5 +160,40 @@ func FuzzDecodeObject(f *testing.F) {
 		}
 		r := rules{maxLifetime: time.Hour}
 		_ = r.check(c, testIssuer, testNow)
+	})
+}
+
+// FuzzScan compares with the strict decoder: what that accepts is accepted and read the same, so that no token
+// is judged by one reading and used by another.
+func FuzzScan(f *testing.F) {
+	f.Add(`{"iss":"https://clerk.example.com","sub":"user_1","iat":1767225600,"exp":1.5e9,"o":{"iss":"x"}}`)
+	f.Add(` { "\u0069ss" : [ ] , "i\u0073\u0053" : { "iss" : "]}\"" } , "exp" : null } `)
+	f.Add(`{"iss":1,"i\u0073s":2}`)
+	f.Add(`{"sub\n":true,"sub":"\ud800\\","":false,"iat":-0}`)
+	f.Add("{\"iss\":{},\"sub\":[[{}],\"[\"],\"iat\"\t:\r\ntrue}")
+	f.Add(strings.Repeat("[", 65) + strings.Repeat("]", 65))
+	f.Add(`[{"iss":1}]`)
+	f.Add(`"iss"`)
+	f.Add(`{"iss`)
+	f.Add("")
+	f.Fuzz(func(t *testing.T, doc string) {
+		found, err := scan([]byte(doc), claimNames)
+		strict, strictErr := decodeObject([]byte(doc))
+		if strictErr != nil {
+			return
+		}
+		if err != nil {
+			t.Fatalf("refused: %v", err)
+		}
+		for _, name := range claimNames {
+			want, there := strict[name]
+			switch want.(type) {
+			case map[string]any, []any:
+				want = composite{}
+			}
+			if got, ok := found[name]; ok != there || got != want {
+				t.Fatalf("%s is %#v (%v), want %#v (%v)", name, got, ok, want, there)
+			}
+		}
 	})
 }

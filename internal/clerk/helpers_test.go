@@ -11,6 +11,7 @@ import (
 	"errors"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -113,8 +114,8 @@ type fakeKeys struct {
 	hidden     bool  // Peek knows nothing yet
 	reads      int
 	refreshes  int
-	block      chan struct{} // if set, KeyRead waits for it
-	blocked    chan struct{} // gets a value when KeyRead begins to wait
+	block      chan struct{} // if set, KeyRead and Refresh wait for it
+	waiting    atomic.Int64  // those who do
 }
 
 var _ KeySet = (*fakeKeys)(nil)
@@ -136,15 +137,10 @@ func testJWK(t testing.TB, kid string, key any) jwkset.JWK {
 func (k *fakeKeys) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	k.mu.Lock()
 	k.reads++
-	block, blocked := k.block, k.blocked
+	block := k.block
 	k.mu.Unlock()
-	if block != nil {
-		blocked <- struct{}{}
-		select {
-		case <-block:
-		case <-ctx.Done():
-			return jwkset.JWK{}, ctx.Err()
-		}
+	if err := k.await(ctx, block); err != nil {
+		return jwkset.JWK{}, err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -158,6 +154,35 @@ func (k *fakeKeys) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) 
 	return jwkset.JWK{}, jwkset.ErrKeyNotFound
 }
 
+// await waits for the channel, unless there is none.
+func (k *fakeKeys) await(ctx context.Context, block <-chan struct{}) error {
+	if block == nil {
+		return nil
+	}
+	k.waiting.Add(1)
+	defer k.waiting.Add(-1)
+	select {
+	case <-block:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// hold makes all who ask for keys wait, as while they are fetched, until it is released.
+func (k *fakeKeys) hold() (release func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	block := make(chan struct{})
+	k.hidden, k.block = true, block
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.block = nil
+		close(block)
+	}
+}
+
 func (k *fakeKeys) Peek(kid string) (jwkset.JWK, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -165,10 +190,16 @@ func (k *fakeKeys) Peek(kid string) (jwkset.JWK, bool) {
 	return jwk, ok && !k.hidden
 }
 
-func (k *fakeKeys) Refresh(context.Context) bool {
+func (k *fakeKeys) Refresh(ctx context.Context) bool {
+	k.mu.Lock()
+	k.refreshes++
+	block := k.block
+	k.mu.Unlock()
+	if k.await(ctx, block) != nil {
+		return false
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.refreshes++
 	if k.next == nil {
 		return false
 	}
@@ -228,4 +259,7 @@ func refusal(t *testing.T, err error, code apierr.Code, reason string) *Error {
 	return e
 }
 
-var _ KeySet = (*jwks.Set)(nil)
+var (
+	_ KeySet    = (*jwks.Set)(nil)
+	_ confirmer = (*jwks.Set)(nil)
+)

@@ -332,15 +332,16 @@ func verifyRaw(t *testing.T, v *Verifier, token string, server *keyServer) answe
 	before := server.fetches.Load()
 	c := v.candidate(token)
 	f := c.fault
-	var got verified
-	if f == nil && c.known == nil {
-		got, f = v.verifyToken(t.Context(), c)
-	}
-	a := answer{state: signedIn, claims: got.claims, fetches: server.fetches.Load() - before}
+	a := answer{state: signedIn}
 	if c.known != nil {
 		a.claims = c.known.identity.Claims
+	} else if f == nil {
+		var got *verified
+		if got, f = v.verifyToken(t.Context(), c); f == nil {
+			a.claims = got.claims
+		}
 	}
-	if f != nil {
+	if a.fetches = server.fetches.Load() - before; f != nil {
 		a = answer{state: signedOut, code: f.code, reason: f.reason, fetches: a.fetches}
 	}
 	if _, err := v.Verify(t.Context(), token); err == nil && f != nil {

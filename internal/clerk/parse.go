@@ -1,50 +1,105 @@
 package clerk
 
 import (
+	"crypto/rsa"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // algorithm is the only one that is accepted. The token's header never selects another.
 const algorithm = "RS256"
 
-var errForm = errors.New("not three segments of base64url")
+// maxHeader is the longest header of a token, as it is sent. Clerk's have less than 300 characters.
+const maxHeader = 1 << 10
 
-// parsed is a token taken apart. Nothing in it is verified.
+var (
+	errForm       = errors.New("not three segments of base64url")
+	errLongHeader = fmt.Errorf("the header has more than %d characters", maxHeader)
+)
+
+// The members that are looked at before the signature is: they say which key must have made it, whether the
+// token can be one of a session at all, and which of two sets of cookies counts.
+var (
+	headerNames = []string{"alg", "b64", "cat", "crit", "kid", "typ"}
+	claimNames  = []string{"exp", "iat", "iss", "sub"}
+)
+
+// parsed is a token taken apart as far as is needed to verify its signature. Nothing in it is verified.
 type parsed struct {
-	header map[string]any
-	claims claims
+	input     string         // what is signed
+	header    map[string]any // the headerNames
+	claims    claims         // the claimNames
+	signature []byte
 }
 
 // parse takes a token apart: three segments of unpadded canonical base64url, two of them JSON. It looks at
 // each byte a bounded number of times and makes no list of the segments, however many dots there are
-// (CVE-2025-30204).
+// (CVE-2025-30204). Of the JSON it decodes a few members.
 func parse(token string) (*parsed, error) {
 	head, rest, _ := strings.Cut(token, ".")
 	body, signature, ok := strings.Cut(rest, ".")
 	if !ok || strings.Contains(signature, ".") {
 		return nil, errForm
 	}
-	if _, err := decodeSegment(signature); err != nil {
+	if len(head) > maxHeader {
+		return nil, errLongHeader
+	}
+	p := parsed{input: token[:len(head)+1+len(body)]}
+	var err error
+	if p.signature, err = decodeSegment(signature); err != nil {
 		return nil, err
 	}
-	var p parsed
 	raw, err := decodeSegment(head)
 	if err != nil {
 		return nil, err
 	}
-	if p.header, err = decodeObject(raw); err != nil {
+	if p.header, err = scan(raw, headerNames); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
 	if raw, err = decodeSegment(body); err != nil {
 		return nil, err
 	}
-	if p.claims, err = decodeObject(raw); err != nil {
+	if p.claims, err = scan(raw, claimNames); err != nil {
 		return nil, fmt.Errorf("claims: %w", err)
 	}
 	return &p, nil
+}
+
+// open verifies the signature with the key and by the one algorithm, and then decodes all of the token.
+func (p *parsed) open(key *rsa.PublicKey) (claims, *failure) {
+	switch err := jwt.SigningMethodRS256.Verify(p.input, p.signature, key); {
+	case errors.Is(err, rsa.ErrVerification):
+		return nil, failSignature
+	case err != nil:
+		return nil, failKey.because(err)
+	}
+	head, body, _ := strings.Cut(p.input, ".")
+	header, err := decodeJSON(head)
+	if err != nil {
+		return nil, failMalformed.because(fmt.Errorf("header: %w", err))
+	}
+	// Once more, because what was judged before was read by another decoder.
+	if f := headerFault(header); f != nil {
+		return nil, f
+	}
+	signed, err := decodeJSON(body)
+	if err != nil {
+		return nil, failMalformed.because(fmt.Errorf("claims: %w", err))
+	}
+	return signed, nil
+}
+
+// decodeJSON decodes a segment that holds a JSON object.
+func decodeJSON(segment string) (map[string]any, error) {
+	raw, err := decodeSegment(segment)
+	if err != nil {
+		return nil, err
+	}
+	return decodeObject(raw)
 }
 
 // decodeSegment decodes unpadded base64url that is written in the one canonical way: Strict refuses stray
@@ -93,11 +148,11 @@ func isOpaque(token string) bool {
 
 // headerFault says what is wrong with the header, apart from the key it names. The header of a session token
 // has no parameter that changes how it must be verified (RFC 7515, 4.1.11; RFC 7797).
-func (p *parsed) headerFault() *failure {
-	if typ, ok := p.header["typ"]; ok && typ != "JWT" {
+func headerFault(header map[string]any) *failure {
+	if typ, ok := header["typ"]; ok && typ != "JWT" {
 		return failHeader
 	}
-	switch p.header["alg"] {
+	switch header["alg"] {
 	case algorithm:
 	case "RS384", "RS512":
 		return failKey // the SDK knows them by name, but not with Clerk's keys
@@ -105,7 +160,7 @@ func (p *parsed) headerFault() *failure {
 		return failAlgorithm
 	}
 	for _, name := range []string{"crit", "b64"} {
-		if _, ok := p.header[name]; ok {
+		if _, ok := header[name]; ok {
 			return failHeader
 		}
 	}

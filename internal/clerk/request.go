@@ -1,8 +1,6 @@
 package clerk
 
-import (
-	"net/http"
-)
+import "net/http"
 
 // state is what a request is, in the SDK's terms.
 type state uint8
@@ -31,7 +29,8 @@ func out(s state, f *failure) decision {
 
 // decide finds the token and judges it. A token in the header is the last word: a cookie is no fallback for a
 // bad one. Then the first of the other sources that holds a token, or the traces of a session, decides.
-func (v *Verifier) decide(r *http.Request) decision {
+func (v *Verifier) decide(request *http.Request) decision {
+	r := &visit{Request: request}
 	if v.header {
 		token, f := headerToken(r.Header)
 		if f != nil {
@@ -59,7 +58,22 @@ func (v *Verifier) decide(r *http.Request) decision {
 	return last
 }
 
-func (v *Verifier) decideQuery(r *http.Request, name string) (d decision, found bool) {
+// visit is a request whose cookies are read at most once.
+type visit struct {
+	*http.Request
+
+	jars *jars
+}
+
+func (v *Verifier) cookies(r *visit) *jars {
+	if r.jars == nil {
+		j := readCookies(r.Header, v.instance.CookieSuffix)
+		r.jars = &j
+	}
+	return r.jars
+}
+
+func (v *Verifier) decideQuery(r *visit, name string) (d decision, found bool) {
 	token, f := queryToken(r.URL.RawQuery, name)
 	if f != nil {
 		return out(signedOut, f), true
@@ -71,26 +85,29 @@ func (v *Verifier) decideQuery(r *http.Request, name string) (d decision, found 
 }
 
 // decideToken judges a token that was sent by itself. The state of the browser plays no part.
-func (v *Verifier) decideToken(r *http.Request, token string) decision {
+func (v *Verifier) decideToken(r *visit, token string) decision {
 	d := v.decideCandidate(r, v.candidate(token))
 	d.token = token
 	return d
 }
 
 // decideCookies judges the session of a browser. found is false if the cookies show no trace of one.
-func (v *Verifier) decideCookies(r *http.Request) (d decision, found bool) {
-	s := v.readSession(r.Header)
+func (v *Verifier) decideCookies(r *visit) (d decision, found bool) {
+	s := v.readSession(v.cookies(r))
 	d = v.decideSession(r, &s)
 	d.token, d.suffixed = s.token, s.suffixed
 	return d, s.token != "" || s.clientUAT != 0
 }
 
-func (v *Verifier) decideSession(r *http.Request, s *session) decision {
+func (v *Verifier) decideSession(r *visit, s *session) decision {
 	if v.instance.Development {
-		if r.URL.Query().Has(cookieDevBrowser) {
+		j := v.cookies(r)
+		switch {
+		case r.URL.Query().Has(devBrowser):
 			return out(handshake, failDevSync)
-		}
-		if v.ownCookie(r.Header, cookieDevBrowser, s.suffixed) == "" {
+		case *j == jars{}:
+			return out(handshake, failDevNobody)
+		case j.chosen(s.suffixed)[cookieDevBrowser] == "":
 			return out(handshake, failDevMissing)
 		}
 	}
@@ -114,7 +131,7 @@ func (v *Verifier) decideSession(r *http.Request, s *session) decision {
 }
 
 // decideCandidate verifies the token. One that is only out of its time could be replaced by a handshake.
-func (v *Verifier) decideCandidate(r *http.Request, c candidate) decision {
+func (v *Verifier) decideCandidate(r *visit, c candidate) decision {
 	id, f := v.judge(r.Context(), c)
 	if f == nil {
 		return decision{state: signedIn, identity: id}
@@ -132,21 +149,13 @@ func (v *Verifier) decideCandidate(r *http.Request, c candidate) decision {
 }
 
 // notRefreshed says why an expired token was not exchanged for a new one.
-func (v *Verifier) notRefreshed(r *http.Request) string {
+func (v *Verifier) notRefreshed(r *visit) string {
 	switch {
 	case r.Method != http.MethodGet:
 		return "non-eligible-non-get"
-	case v.instance.CookieSuffix == "" || cookie(r.Header, cookieRefresh+"_"+v.instance.CookieSuffix) == "":
+	case v.cookies(r).own[cookieRefresh] == "":
 		return "non-eligible-no-refresh-cookie"
 	default:
 		return "missing-api-client"
 	}
-}
-
-// ownCookie reads a cookie from the set that counts.
-func (v *Verifier) ownCookie(h http.Header, name string, suffixed bool) string {
-	if suffixed {
-		name += "_" + v.instance.CookieSuffix
-	}
-	return cookie(h, name)
 }

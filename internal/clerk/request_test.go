@@ -119,6 +119,31 @@ func devConfig(t *testing.T) Config {
 	}
 }
 
+// Someone who was never at Clerk is told to sign in, and not which cookie of a development instance is missing.
+func TestDevelopmentMessages(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		cookies string
+		message string
+	}{
+		"nothing":            {"", failNoToken.message},
+		"others' cookies":    {"a=b; session=x; __session_12345678=x", failNoToken.message},
+		"an empty cookie":    {"__session=", failNoToken.message},
+		"a session":          {"__session=x", failDevMissing.message},
+		"a client_uat":       {"__client_uat=0", failDevMissing.message},
+		"one with a suffix":  {"__client_uat_" + cookieSuffix(testDevKey) + "=1", failDevMissing.message},
+		"a cookie too large": {"__session=" + strings.Repeat("x", maxCookies), failNoToken.message},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := newVerifier(t, devConfig(t)).Authenticate(request(t, "/", http.Header{"Cookie": {c.cookies}}))
+			if e := refusal(t, err, apierr.TokenMissing, reasonDevMissing); e.Message != c.message {
+				t.Errorf("message %q", e.Message)
+			}
+		})
+	}
+}
+
 // Attack: a second Authorization header, which the next reader may prefer.
 func TestAttackTwoAuthorizationHeaders(t *testing.T) {
 	t.Parallel()
@@ -217,6 +242,38 @@ func TestSuffixAndIssuer(t *testing.T) {
 	}
 }
 
+// Attack: a planted cookie whose deciding claims are named twice, for a reader that takes the other one. It is
+// malformed before anything is decided by it. Other members that are named twice decide nothing, and are found
+// once the signature is right.
+func TestAttackTwiceInACookie(t *testing.T) {
+	t.Parallel()
+	own := "; __session" + testSuffix + "=" + goodToken(t) + "; __client_uat" + testSuffix + "=1767225500"
+	for name, c := range map[string]struct {
+		members string
+		reason  string // "" if the own cookie counts
+	}{
+		"iss":          {`"iss":"https://clerk.other.example","iss":"` + testIssuer + `"`, reasonTokenInvalid},
+		"iss, escaped": {`"iss":"https://clerk.other.example","\u0069s\u0073":"` + testIssuer + `"`, reasonTokenInvalid},
+		"iat":          {`"iss":"https://clerk.other.example","iat":1,"iat":2`, reasonTokenInvalid},
+		"another":      {`"iss":"https://clerk.other.example","x":1,"x":2`, ""},
+		"another, own": {`"iss":"` + testIssuer + `","iat":1767225601,"x":1,"x":2`, reasonTokenInvalid},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			planted := sign(t, keyA(), testHeader(nil), "{"+c.members+"}")
+			v := newVerifier(t, Config{PublishableKey: testKey})
+			_, err := v.Authenticate(request(t, "/", http.Header{"Cookie": {"__session=" + planted + "; __client_uat=1767225500" + own}}))
+			if c.reason == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			refusal(t, err, apierr.TokenInvalid, c.reason)
+		})
+	}
+}
+
 // A cached token decides about cookies as one that is read for the first time.
 func TestCookiesFromTheCache(t *testing.T) {
 	t.Parallel()
@@ -271,7 +328,7 @@ func TestRefusalHeaders(t *testing.T) {
 func TestMessages(t *testing.T) {
 	t.Parallel()
 	for _, f := range []*failure{
-		failNoToken, failNoSessionCookie, failNoClientUAT, failDevMissing, failDevSync, failOldSession, failTwoHeaders,
+		failNoToken, failNoSessionCookie, failNoClientUAT, failDevMissing, failDevNobody, failDevSync, failOldSession, failTwoHeaders,
 		failTwoInQuery, failBrokenQuery, failMalformed, failTooLarge, failHeader, failAlgorithm, failKid, failSignature,
 		failKey, failSubject, failAudience, failDates, failLifetime, failStatus, failActor, failParty, failIssuer,
 		failExpired, failNotBefore, failIssuedAt, failType, failOpaque, failPend, failNoKeys, failInternal,

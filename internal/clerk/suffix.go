@@ -1,9 +1,6 @@
 package clerk
 
-import (
-	"encoding/json"
-	"net/http"
-)
+import "encoding/json"
 
 // session is what the cookies say.
 type session struct {
@@ -20,8 +17,8 @@ type pair struct {
 	uat       string
 }
 
-func (v *Verifier) readPair(h http.Header, suffix string) pair {
-	p := pair{token: cookie(h, cookieSession+suffix), uat: cookie(h, cookieClientUAT+suffix)}
+func (v *Verifier) readPair(j *jar) pair {
+	p := pair{token: j[cookieSession], uat: j[cookieClientUAT]}
 	if p.token != "" {
 		p.candidate = v.candidate(p.token)
 	}
@@ -36,11 +33,11 @@ func (p *pair) issuedAt() int64 {
 
 // readSession reads the session's cookies. Applications on one domain share the plain names; the suffixed ones
 // belong to one instance.
-func (v *Verifier) readSession(h http.Header) session {
-	plain := v.readPair(h, "")
+func (v *Verifier) readSession(j *jars) session {
+	plain := v.readPair(&j.plain)
 	chosen, suffixed := plain, false
 	if v.instance.CookieSuffix != "" {
-		own := v.readPair(h, "_"+v.instance.CookieSuffix)
+		own := v.readPair(&j.own)
 		if suffixed = v.usesSuffix(&plain, &own); suffixed {
 			chosen = own
 		}

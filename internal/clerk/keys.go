@@ -1,0 +1,79 @@
+package clerk
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// maxKid is the longest kid that is worth asking the issuer for; Clerk's have 31 characters.
+const maxKid = 256
+
+var (
+	errUnusableKey = errors.New("not an RSA key of at least 2048 bits")
+	errUnconfirmed = errors.New("the signature is wrong by stored keys, and the issuer was not reached yet: it may have new ones")
+)
+
+// signer returns the key that the token names, for which it may wait. The SDK looks for the key first, so an
+// unknown kid comes before a wrong alg.
+func (i *issuer) signer(ctx context.Context, p *parsed) (signer, *failure) {
+	fault := headerFault(p.header)
+	if i.static != nil {
+		return signer{pub: i.static, generation: i.keys.Generation()}, fault
+	}
+	if f := i.ready(ctx, p.kid(), fault); f != nil {
+		return signer{}, f
+	}
+	s := signer{generation: i.keys.Generation()}
+	key, err := i.lookup.KeyfuncCtx(ctx)(&jwt.Token{Header: map[string]any{jwkset.HeaderKID: p.kid(), "alg": algorithm}})
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		return s, interrupted(ctx)
+	case errors.Is(err, jwkset.ErrKeyNotFound): // replaced meanwhile
+		return s, failKid.because(err)
+	default:
+		return s, failKey.because(err)
+	}
+	var ok bool
+	if s.pub, ok = key.(*rsa.PublicKey); !ok || s.pub.N.BitLen() < minKeyBits {
+		return s, failKey.because(errUnusableKey)
+	}
+	return s, nil
+}
+
+// ready waits until the key of that name is at hand, or else says why it is not. Only a header that can be that
+// of a session token, one without fault, is worth a fetch.
+func (i *issuer) ready(ctx context.Context, kid string, fault *failure) *failure {
+	if kid == "" {
+		return failKid
+	}
+	if _, ok := i.keys.Peek(kid); ok {
+		return fault
+	}
+	if fault != nil || len(kid) > maxKid {
+		return failKid
+	}
+	switch _, err := i.keys.KeyRead(ctx, kid); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil: // whatever the answer is, it was not waited for
+		return interrupted(ctx)
+	case errors.Is(err, jwkset.ErrKeyNotFound):
+		return failKid.because(err)
+	default:
+		return failNoKeys.because(err)
+	}
+}
+
+// doubt takes the blame for a wrong signature off the token while the keys at hand may be outdated: they can
+// have been stored before a rotation. Any other failure, and none, stays what it is.
+func (i *issuer) doubt(f *failure) *failure {
+	if c, ok := i.keys.(confirmer); ok && f != nil && f.reason == reasonSignature && !c.Confirmed() {
+		return failNoKeys.because(errUnconfirmed)
+	}
+	return f
+}

@@ -1,0 +1,197 @@
+package clerk
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+var errNotJSON = errors.New("not JSON")
+
+// composite stands for an object or a list whose content plays no part.
+type composite struct{}
+
+// scan reads the members of a JSON object that have one of the names, and makes nothing of the others: what it
+// reads is not signed yet, and whoever sends it must not decide how much memory that takes. One of the names
+// twice is an error. Other than that it accepts all that decodeObject accepts, and reads it the same, but for
+// objects and lists, which it leaves unread.
+func scan(doc []byte, names []string) (map[string]any, error) {
+	switch {
+	case !utf8.Valid(doc):
+		return nil, errNotUTF8
+	case tooDeep(doc):
+		return nil, errTooDeep
+	case !json.Valid(doc):
+		return nil, errNotJSON
+	}
+	c := cursor{doc: doc}
+	c.space()
+	found := make(map[string]any, len(names))
+	if c.doc[c.at] != '{' {
+		return found, nil // as if it had no members
+	}
+	for c.at++; ; {
+		name, value, ok := c.member()
+		if !ok {
+			return found, nil
+		}
+		i := slices.IndexFunc(names, func(n string) bool { return spells(name, n) })
+		if i < 0 {
+			continue
+		}
+		if _, twice := found[names[i]]; twice {
+			return nil, errDuplicate
+		}
+		v, err := shallow(value)
+		if err != nil {
+			return nil, err
+		}
+		found[names[i]] = v
+	}
+}
+
+// tooDeep reports whether objects and lists are nested too deeply. It says nothing about what is no JSON.
+func tooDeep(doc []byte) bool {
+	depth, text := 0, false
+	for i := 0; i < len(doc); i++ {
+		switch c := doc[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '{' || c == '[':
+			depth++
+			if depth > maxDepth+1 { // the outermost is at depth 0
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
+}
+
+// cursor walks over a document that is known to be JSON.
+type cursor struct {
+	doc []byte
+	at  int
+}
+
+// member returns the name and the value of the object's next member as they are written; the name without its
+// quotes.
+func (c *cursor) member() (name, value []byte, ok bool) {
+	c.space()
+	if c.doc[c.at] == ',' {
+		c.at++
+		c.space()
+	}
+	if c.doc[c.at] == '}' {
+		return nil, nil, false
+	}
+	name = c.value()
+	c.space()
+	c.at++ // the colon
+	c.space()
+	return name[1 : len(name)-1], c.value(), true
+}
+
+func (c *cursor) space() {
+	for strings.IndexByte(" \t\r\n", c.doc[c.at]) >= 0 {
+		c.at++
+	}
+}
+
+// value returns the name or value that begins here, and goes past it.
+func (c *cursor) value() []byte {
+	start, depth := c.at, 0
+	for {
+		switch c.doc[c.at] {
+		case '"':
+			c.text()
+		case '{', '[':
+			depth++
+			c.at++
+		case '}', ']':
+			depth--
+			c.at++
+		default:
+			c.at++
+		}
+		if depth == 0 && (isEnd(c.doc[c.at-1]) || strings.IndexByte(",]} \t\r\n", c.doc[c.at]) >= 0) {
+			return c.doc[start:c.at]
+		}
+	}
+}
+
+// isEnd reports whether the byte ends a value by itself: that of a string, list or object.
+func isEnd(c byte) bool { return c == '"' || c == ']' || c == '}' }
+
+// text goes past a string.
+func (c *cursor) text() {
+	for c.at++; c.doc[c.at] != '"'; c.at++ {
+		if c.doc[c.at] == '\\' {
+			c.at++
+		}
+	}
+	c.at++
+}
+
+// shallow is a value as decodeObject makes it, unless it is composite.
+func shallow(value []byte) (v any, err error) {
+	switch value[0] {
+	case '{', '[':
+		v = composite{}
+	case 't', 'f':
+		v = value[0] == 't'
+	case 'n': // null
+	case '"':
+		if !bytes.ContainsRune(value, '\\') {
+			return string(value[1 : len(value)-1]), nil
+		}
+		var s string
+		if err := json.Unmarshal(value, &s); err != nil {
+			return nil, fmt.Errorf("JSON: %w", err)
+		}
+		v = s
+	default:
+		v = json.Number(value)
+	}
+	return v, nil
+}
+
+// spells reports whether the inside of a JSON string, in which any character may be written as an escape, is
+// the name. The name's characters are letters, digits and underscores.
+func spells(raw []byte, name string) bool {
+	for i := range len(name) {
+		c, size := character(raw)
+		if size == 0 || c != name[i] {
+			return false
+		}
+		raw = raw[size:]
+	}
+	return len(raw) == 0
+}
+
+// character returns the first character and the number of bytes it is written with. It is 0 for all that can
+// be in no name.
+func character(raw []byte) (c byte, size int) {
+	switch {
+	case len(raw) == 0:
+		return 0, 0
+	case raw[0] != '\\':
+		return raw[0], 1
+	case raw[1] != 'u':
+		return 0, 2
+	}
+	var code [2]byte
+	if _, err := hex.Decode(code[:], raw[2:6]); err != nil || code[0] != 0 {
+		return 0, 6
+	}
+	return code[1], 6
+}
