@@ -118,7 +118,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) err
 	if err != nil {
 		return err
 	}
-	if x.identity, err = h.verifier.Authenticate(r); err != nil {
+	if x.identity, err = h.verifier.Authenticate(r); err != nil { //nolint:contextcheck // it takes the request, and with it its context
 		return err
 	}
 	grant, err := h.policy.Authorize(pipe, format, x.identity)
