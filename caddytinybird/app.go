@@ -30,7 +30,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision prepares the verifier.
 func (a *App) Provision(ctx caddy.Context) error {
 	metrics.register(ctx)
-	return a.provision(ctx)
+	return hideSecret(a.provision(ctx))
 }
 
 // Start does nothing: the verifier works from the moment it is provisioned.

@@ -87,46 +87,49 @@ func newKeySet(o jwks.Options, seed []byte) *keySet {
 	return s
 }
 
-// documentOf returns the keys that this process already has of an address, under whatever settings: a reload
+// documentOf returns the newest keys that this process already has of an address, under whatever settings: a reload
 // that changes a setting of a key set loses no key.
 func documentOf(url string) []byte {
-	var doc []byte
+	var newest *keySet
 	keySets.Range(func(_, value any) bool {
-		if s, ok := value.(*keySet); ok && s.url == url {
-			doc = s.Document()
+		s, ok := value.(*keySet)
+		if ok && s.url == url && (newest == nil || s.newer(newest)) {
+			newest = s
 		}
-		return doc == nil
+		return true
 	})
-	return doc
+	if newest == nil {
+		return nil
+	}
+	return newest.Document()
 }
 
-// use makes a config's logger and storage the ones in use. A storage that is new gets the keys there are, because the set
-// saves them only when they change.
+// newer tells whether s is more likely to have the issuer's present keys than other.
+func (s *keySet) newer(other *keySet) bool {
+	if s.Confirmed() != other.Confirmed() {
+		return s.Confirmed()
+	}
+	return s.Status().Fetched.After(other.Status().Fetched)
+}
+
+// use makes a config's logger and storage the ones in use. The storage gets the keys there are, because the set
+// saves them by itself only when they change.
 func (s *keySet) use(u keySetUser) {
 	s.mu.Lock()
 	s.users = append(s.users, u)
 	s.mu.Unlock()
-	if doc := s.Document(); doc != nil {
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), saveTimeout)
-			defer cancel()
-			if err := u.storage.Store(ctx, s.path, doc); err != nil {
-				u.log.Warn("keys of Clerk could not be saved for a restart", zap.Error(err))
-			}
-		}()
-	}
+	s.Persist()
 }
 
-// saveTimeout bounds how long a storage that hangs is waited for, in the background.
-const saveTimeout = 30 * time.Second
-
-// leave forgets one use by a config, which may have been rejected.
+// leave forgets one use by a config, which may have been rejected. What was saved meanwhile is saved again where
+// the remaining config saves.
 func (s *keySet) leave(owner *Clerk) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if i := slices.IndexFunc(s.users, func(u keySetUser) bool { return u.owner == owner }); i >= 0 && len(s.users) > 1 {
 		s.users = slices.Delete(s.users, i, i+1)
 	}
+	s.mu.Unlock()
+	s.Persist()
 }
 
 // current is the newest config that uses the set; after the last one left it is that one.

@@ -191,12 +191,42 @@ func TestP4KeyInTheWrongPlace(t *testing.T) {
 		}
 	}
 	stack := newStack(t, devstack.Options{})
-	for _, text := range []string{"{" + key + "}", "{env." + key + "}", "{{" + key + "}}"} {
-		h := testHandler(t, stack)
-		h.SigningKey = text
-		err := provision(t, newContext(t, t.TempDir()), h)
-		if err == nil || strings.Contains(err.Error(), "planted") {
-			t.Errorf("loading %s: %v", text[:5], err)
+	for name, configure := range map[string]func(h *Handler, text string){
+		"signing_key":      func(h *Handler, text string) { h.SigningKey = text },
+		"workspace_id":     func(h *Handler, text string) { h.WorkspaceID = text },
+		"upstream":         func(h *Handler, text string) { h.Upstream = text },
+		"token name":       func(h *Handler, text string) { h.Token = &Token{Name: text} },
+		"fixed param":      func(h *Handler, text string) { h.FixedParams[0].Value = text },
+		"fixed param name": func(h *Handler, text string) { h.FixedParams[0].Name = text },
+		"rate":             func(h *Handler, text string) { h.RateLimit = &RateLimit{RPS: text} },
+		"pipe":             func(h *Handler, text string) { h.Pipes[0].Names[0] = text },
+		"requirement": func(h *Handler, text string) {
+			h.Pipes[0].Require = []Requirement{{Kind: text, Values: []string{text}}}
+		},
+		"format":          func(h *Handler, text string) { h.Pipes[0].Formats = []string{text} },
+		"errors":          func(h *Handler, text string) { h.Errors = text },
+		"upstream errors": func(h *Handler, text string) { h.UpstreamErrors = text },
+		"transport":       func(h *Handler, text string) { h.TransportRaw, _ = json.Marshal(map[string]string{"protocol": text}) },
+		"transport field": func(h *Handler, text string) {
+			h.TransportRaw, _ = json.Marshal(map[string]string{"protocol": "http", text: text})
+		},
+		"publishable key": func(h *Handler, text string) { h.Clerk.PublishableKey = text },
+		"issuer":          func(h *Handler, text string) { h.Clerk.Issuers = []string{text} },
+		"issuer path":     func(h *Handler, text string) { h.Clerk.Issuers = []string{"https://a.example/" + text + "/"} },
+		"jwks_url":        func(h *Handler, text string) { h.Clerk.JWKSURL = text },
+		"jwt_key":         func(h *Handler, text string) { h.Clerk.JWTKey = text },
+		"azp":             func(h *Handler, text string) { h.Clerk.AZP = text },
+		"party":           func(h *Handler, text string) { h.Clerk.AuthorizedParties = []string{text} },
+		"token_from":      func(h *Handler, text string) { h.Clerk.TokenFrom = []TokenSource{{Source: text}} },
+	} {
+		for _, text := range []string{key, clerkKey, "{" + key + "}", "{env." + key + "}", "{{" + clerkKey + "}}", "{http." + key + "}"} {
+			h := testHandler(t, stack)
+			configure(h, text)
+			// Some are accepted, such as a literal value, and show nothing for it.
+			err := provision(t, newContext(t, t.TempDir()), h)
+			if err != nil && strings.Contains(err.Error(), "planted") {
+				t.Errorf("%s shows the key: %v", name, err)
+			}
 		}
 	}
 }

@@ -154,3 +154,18 @@ func TestP7RejectedConfigKeepsCounters(t *testing.T) {
 		t.Errorf("%d counters were evicted for a config that was rejected", n)
 	}
 }
+
+// TestP7NewStorageGetsKeys: a config that keeps its data elsewhere finds the keys there after a restart.
+func TestP7NewStorageGetsKeys(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	first, second := t.TempDir(), t.TempDir()
+	for _, storage := range []string{first, second} {
+		h := testHandler(t, stack)
+		if err := provision(t, newContext(t, storage), h); err != nil {
+			t.Fatal(err)
+		}
+		onlyTenant(t, serve(t, stack, h).get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+		awaitSaved(t, storage, stack.Issuer)
+	}
+}

@@ -20,7 +20,10 @@ import (
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.log = ctx.Logger()
 	metrics.register(ctx)
+	return hideSecret(h.provision(ctx))
+}
 
+func (h *Handler) provision(ctx caddy.Context) error {
 	verifier, settings, err := verifierFor(ctx, h.Clerk)
 	if err != nil {
 		return err
@@ -176,10 +179,10 @@ const (
 // Validate holds the rules that need no placeholder.
 func (h *Handler) Validate() error {
 	if h.Errors != "" && h.Errors != errorsJSON && h.Errors != errorsCaddy {
-		return fmt.Errorf("errors %q is not known; use json or caddy", h.Errors)
+		return fmt.Errorf("errors %s is not known; use json or caddy", tinybird.Shown(h.Errors))
 	}
 	if h.UpstreamErrors != "" && h.UpstreamErrors != "hide" && h.UpstreamErrors != "pass" {
-		return fmt.Errorf("upstream_errors %q is not known; use hide or pass", h.UpstreamErrors)
+		return fmt.Errorf("upstream_errors %s is not known; use hide or pass", tinybird.Shown(h.UpstreamErrors))
 	}
 	if l := h.Limits; l != nil && (l.Tokens < 0 || l.Counters < 0 || l.URLSize < 0 || l.BodySize < 0) {
 		return errors.New("limits must be positive")

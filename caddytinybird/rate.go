@@ -25,10 +25,7 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, grant *tinybird.
 	if err != nil {
 		return 0, apierr.New(http.StatusForbidden, apierr.NotAllowed, "No rate is configured for you here. Ask whoever runs this service.").Wrap(err)
 	}
-	// The rate is part of what is counted under: where a tenant has several, in two sites or by a map, the fast one must
-	// not run down what the slow one counted.
-	key := fmt.Sprintf("%d/%d %s", rps, grant.Rate.Burst, grant.TokenName)
-	result, err := h.limiter.Allow(key, ratelimit.Limit{RPS: rps, Burst: grant.Rate.Burst})
+	result, err := h.limiter.Allow(grant.TokenName, ratelimit.Limit{RPS: rps, Burst: grant.Rate.Burst})
 	if err != nil {
 		return 0, apierr.New(http.StatusInternalServerError, apierr.Internal, "The request could not be counted.").Wrap(err)
 	}

@@ -76,6 +76,18 @@ func checkSecret(setting, secret string) error {
 	return nil
 }
 
+// errMisplaced takes the place of an error whose text would show a key.
+var errMisplaced = errors.New("something that looks like a token or a secret key stands where none belongs; it is not shown here, look for it in this setting")
+
+// hideSecret returns err, or errMisplaced when its text holds what looks like a key: errors quote what they are about, and
+// keys are pasted into wrong places.
+func hideSecret(err error) error {
+	if err != nil && tinybird.LooksSecret(err.Error()) {
+		return errMisplaced
+	}
+	return err
+}
+
 var loadTimePlaceholder = regexp.MustCompile(`\\?\{(?:env|file)\.[^{}]+\}`)
 
 // resolveTemplate resolves the {env.*} and {file.*} of operator text that is expanded for each request. Their values

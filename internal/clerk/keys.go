@@ -7,6 +7,8 @@ import (
 
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
 )
 
 // maxKid is the longest kid that is worth asking the issuer for; Clerk's have 31 characters.
@@ -35,6 +37,8 @@ func (i *issuer) signer(ctx context.Context, p *parsed) (signer, *failure) {
 		return s, interrupted(ctx)
 	case errors.Is(err, jwkset.ErrKeyNotFound): // replaced meanwhile
 		return s, failKid.because(err)
+	case errors.Is(err, jwks.ErrNoKeys): // the same, and the set was closed or never reached the issuer
+		return s, failNoKeys.because(err)
 	default:
 		return s, failKey.because(err)
 	}

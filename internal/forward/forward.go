@@ -155,11 +155,11 @@ func (x *exchange) roundTrip(q Request) (*http.Response, error) {
 // deliver hands an answer on, or says with which refusal to answer instead.
 func (x *exchange) deliver(w http.ResponseWriter, resp *http.Response) error {
 	dropSecrets(resp.Header, x.token)
-	if unframed(resp) {
-		return unreachable(http.StatusBadGateway).Wrap(errUnframed)
-	}
 	if !servable(resp.StatusCode) {
 		return x.refusal(w.Header(), resp)
+	}
+	if unframed(resp) {
+		return unreachable(http.StatusBadGateway).Wrap(errUnframed)
 	}
 	return x.answer(w, resp)
 }

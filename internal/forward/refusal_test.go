@@ -326,3 +326,26 @@ func FuzzErrorText(f *testing.F) {
 		}
 	})
 }
+
+// A piece from anywhere in the token counts, however short the text around it is.
+func TestHoldsSecretFindsEveryPiece(t *testing.T) {
+	t.Parallel()
+	token := "header-of-some-length." + strings.Repeat("payload-", 40) + "end-of-the-payload.signature-that-nobody-may-see"
+	for i := 0; i+minSecretPart <= len(token); i++ {
+		piece := token[i : i+minSecretPart]
+		if strings.Contains(piece, ".") {
+			continue
+		}
+		if !holdsSecret("<"+piece+">", token) {
+			t.Fatalf("not found: %s", piece)
+		}
+		h := http.Header{"X-Db-Echo": {piece}, "Etag": {"abc"}}
+		dropSecrets(h, token)
+		if len(h) != 1 {
+			t.Fatalf("header left: %v", h)
+		}
+	}
+	if holdsSecret("a text of its own, which is long enough", token) {
+		t.Error("found where it is not")
+	}
+}

@@ -67,7 +67,7 @@ func holdsSecret(text, token string) bool {
 		return true
 	}
 	for part := range strings.SplitSeq(token, ".") {
-		for i := 0; i+minSecretPart <= min(len(part), len(text)); i++ {
+		for i := 0; len(text) >= minSecretPart && i+minSecretPart <= len(part); i++ {
 			if strings.Contains(text, part[i:i+minSecretPart]) {
 				return true
 			}

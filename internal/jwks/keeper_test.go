@@ -172,3 +172,27 @@ func TestCloseDuringSave(t *testing.T) {
 		}
 	})
 }
+
+// An owner whose storage is another one now has the present keys saved there, without a fetch; before there are keys
+// there is nothing to save.
+func TestPersistSavesWithoutAFetch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := &memStore{}
+		i := newIssuer(doc(key("a", "1")))
+		s := New(Options{URL: testURL, Client: i.client(), Store: st})
+		s.Persist()
+		s.Persist()
+		s.Start()
+		t.Cleanup(s.Close)
+		mustRead(t, s, "a")
+		synctest.Wait()
+		st.set(func(m *memStore) { m.doc = nil })
+		s.Persist()
+		synctest.Wait()
+		if st.stored() != string(s.Document()) || st.stored() == "" {
+			t.Errorf("stored %q", st.stored())
+		}
+		wantFetches(t, i, 1)
+	})
+}

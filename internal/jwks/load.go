@@ -61,6 +61,10 @@ func (s *Set) rest(ctx context.Context, due time.Time, k *keeper) {
 			k.end(ctx, r)
 		case <-k.retry:
 			k.retry = nil
+		case <-s.persist:
+			if s.snap.Load() != nil {
+				k.want()
+			}
 		}
 	}
 }

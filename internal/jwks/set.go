@@ -96,6 +96,7 @@ type Set struct {
 	snap    atomic.Pointer[snapshot] // nil until there are keys; written by the background goroutine only
 	misses  *misses
 	ready   chan struct{} // closed when snap is first set
+	persist chan struct{} // the owner asks the background goroutine for a save
 	wake    chan struct{} // a request asks the background goroutine for a fetch
 	stopped chan struct{} // closed when Close begins: nobody waits any longer
 	done    chan struct{} // closed when the background goroutine has ended
@@ -143,6 +144,7 @@ func New(o Options) *Set {
 		stopped: make(chan struct{}),
 		done:    make(chan struct{}),
 		storing: make(chan struct{}, 1),
+		persist: make(chan struct{}, 1),
 		waiting: make(chan struct{}, maxWaiting),
 	}
 	s.client, s.owned = newClient(o.Client)

@@ -91,6 +91,15 @@ func (s *Set) parseStored(doc []byte) (result, error) {
 	return r, err
 }
 
+// Persist has the present keys saved again, in the background: the Store may be writing to another place now. It never
+// waits.
+func (s *Set) Persist() {
+	select {
+	case s.persist <- struct{}{}:
+	default: // already asked for
+	}
+}
+
 // Document returns the present keys as the store keeps them, or nil if there are none. Another set of the same URL
 // takes it from its Store.Load.
 func (s *Set) Document() []byte {
