@@ -51,6 +51,16 @@ func TestFailuresBeforeTheAnswer(t *testing.T) {
 		{"closes before the body", func(c *net.TCPConn) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\nContent-Encoding: br\r\n\r\n")
 		}, nil, 502, apierr.UpstreamUnreachable},
+		// Cut off or whole? With the end of the connection as the end of the answer nobody can tell.
+		{"ends with its connection", func(c *net.TCPConn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"data\":[{\"a\":1},")
+		}, nil, 502, apierr.UpstreamUnreachable},
+		{"ends with its connection, HTTP/1.0", func(c *net.TCPConn) {
+			_, _ = io.WriteString(c, "HTTP/1.0 200 OK\r\n\r\n{\"data\":[]}")
+		}, nil, 502, apierr.UpstreamUnreachable},
+		{"refuses and ends with its connection", func(c *net.TCPConn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n{\"error\":\"x\"}")
+		}, nil, 400, apierr.QueryRefused},
 		{"is no HTTP", func(c *net.TCPConn) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.2\r\n") }, nil, 502, apierr.UpstreamUnreachable},
 		{"huge headers", func(c *net.TCPConn) {
 			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nX-DB-Big: "+strings.Repeat("x", 64<<10)+"\r\n\r\n")
