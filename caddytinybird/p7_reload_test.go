@@ -169,3 +169,32 @@ func TestP7NewStorageGetsKeys(t *testing.T) {
 		awaitSaved(t, storage, stack.Issuer)
 	}
 }
+
+// TestP7KeysChangeBesideRejectedConfig: keys that change while a config is provisioned that is rejected in the end are saved
+// for the one that stays.
+func TestP7KeysChangeBesideRejectedConfig(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	kept, rejected := t.TempDir(), t.TempDir()
+	h := testHandler(t, stack)
+	if err := provision(t, newContext(t, kept), h); err != nil {
+		t.Fatal(err)
+	}
+	e := serve(t, stack, h)
+	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+
+	bad := testHandler(t, stack)
+	bad.Errors = "html"
+	if err := provision(t, newContext(t, rejected), bad); err == nil {
+		t.Fatal("errors html was accepted")
+	}
+	if err := stack.Issuer.Rotate(false); err != nil {
+		t.Fatal(err)
+	}
+	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+	awaitSaved(t, rejected, stack.Issuer)
+	if err := bad.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	awaitSaved(t, kept, stack.Issuer)
+}
