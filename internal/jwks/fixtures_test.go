@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -189,7 +190,9 @@ func (e *events) observe(ev Event) {
 	e.all = append(e.all, ev)
 }
 
+// list returns the events so far. An event follows what it tells of, so a test lets the background come to rest first.
 func (e *events) list() []Event {
+	synctest.Wait()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return append([]Event(nil), e.all...)
