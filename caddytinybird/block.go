@@ -32,7 +32,7 @@ func parseBlock[T any](d *caddyfile.Dispenser, target *T, options map[string]opt
 		}
 		seen[name] = d.Line()
 		if err := o.parse(target, d); err != nil {
-			if hideSecret(err) == errMisplaced { //nolint:errorlint // the value itself
+			if tinybird.LooksSecret(err.Error()) {
 				return d.Errf("%s: %w", name, errMisplaced)
 			}
 			return err

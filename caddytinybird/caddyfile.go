@@ -326,9 +326,6 @@ func oneOf(setting string, words ...string) func(string) error {
 // checkPlaceholder accepts the placeholders of an identity, and those that are resolved when the config loads.
 // Every other placeholder is refused: a client could choose what it stands for.
 func checkPlaceholder(name string) error {
-	if tinybird.LooksSecret(name) {
-		return errors.New("what stands between the braces looks like a token, not like the name of a placeholder")
-	}
 	if strings.HasPrefix(name, "env.") || strings.HasPrefix(name, "file.") {
 		return nil
 	}

@@ -1,7 +1,6 @@
 package caddytinybird
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -96,7 +95,7 @@ var clerkOptions = map[string]option[clerkParser]{
 	"jwks_url": setText(func(p *clerkParser) *string { return &p.JWKSURL }, func(raw string) error { return checkFetchURL("jwks_url", raw) }),
 	"jwt_key":  setText(func(p *clerkParser) *string { return &p.JWTKey }, checkPEM),
 	"authorized_parties": {parse: func(p *clerkParser, d *caddyfile.Dispenser) (err error) {
-		p.AuthorizedParties, err = checkedArgs(d, checkOrigin)
+		p.AuthorizedParties, err = checkedArgs(d, clerk.CheckOrigin)
 		return err
 	}},
 	"azp":                 setText(func(p *clerkParser) *string { return &p.AZP }, oneOf("azp", "strict", "if_present", "off")),
@@ -180,13 +179,6 @@ func unlessPlaceholder(check func(string) error) func(string) error {
 		}
 		return check(text)
 	}
-}
-
-func checkOrigin(text string) error {
-	if tinybird.LooksSecret(text) {
-		return errors.New("authorized_parties: what is given looks like a token, not like an origin such as https://app.example.com")
-	}
-	return clerk.CheckOrigin(text)
 }
 
 func checkPublishableKey(key string) error {

@@ -175,7 +175,7 @@ func FuzzCaddyfile(f *testing.F) {
 	f.Add(inClerk("token_from query"))
 	f.Fuzz(func(t *testing.T, input string) {
 		if strings.Contains(input, "import") {
-			t.Skip("import reads files")
+			return // import reads files
 		}
 		adapted, _, err := adapt(t, input)
 		if err == nil && !json.Valid(adapted) {

@@ -144,11 +144,17 @@ func provision(t testing.TB, ctx caddy.Context, h *Handler) error {
 // newEdge provisions the test config, changed by configure, and serves it.
 func newEdge(t testing.TB, stack *devstack.Stack, configure func(*Handler)) *edge {
 	t.Helper()
+	return newEdgeIn(t, stack, t.TempDir(), configure)
+}
+
+// newEdgeIn is newEdge with a storage of the test's choice.
+func newEdgeIn(t testing.TB, stack *devstack.Stack, storage string, configure func(*Handler)) *edge {
+	t.Helper()
 	h := testHandler(t, stack)
 	if configure != nil {
 		configure(h)
 	}
-	if err := provision(t, newContext(t, t.TempDir()), h); err != nil {
+	if err := provision(t, newContext(t, storage), h); err != nil {
 		t.Fatal(err)
 	}
 	return serve(t, stack, h)

@@ -98,11 +98,7 @@ func TestP7RejectedConfigKeepsStorage(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
 	kept, rejected := t.TempDir(), t.TempDir()
-	h := testHandler(t, stack)
-	if err := provision(t, newContext(t, kept), h); err != nil {
-		t.Fatal(err)
-	}
-	e := serve(t, stack, h)
+	e := newEdgeIn(t, stack, kept, nil)
 	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
 
 	bad := testHandler(t, stack)
@@ -119,15 +115,11 @@ func TestP7RejectedConfigKeepsStorage(t *testing.T) {
 	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
 	awaitSaved(t, kept, stack.Issuer)
 	// The last config that uses the keys ends.
-	if err := h.Cleanup(); err != nil {
+	if err := e.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
 	stack.Issuer.SetDown(true)
-	again := testHandler(t, stack)
-	if err := provision(t, newContext(t, kept), again); err != nil {
-		t.Fatal(err)
-	}
-	onlyTenant(t, serve(t, stack, again).get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+	onlyTenant(t, newEdgeIn(t, stack, kept, nil).get(t, "ada", "/v0/pipes/live_events.json"), "acme")
 }
 
 // TestP7RejectedConfigKeepsCounters: a rejected config that asks for fewer counters evicts none of the running one's.
@@ -161,11 +153,7 @@ func TestP7NewStorageGetsKeys(t *testing.T) {
 	stack := newStack(t, devstack.Options{})
 	first, second := t.TempDir(), t.TempDir()
 	for _, storage := range []string{first, second} {
-		h := testHandler(t, stack)
-		if err := provision(t, newContext(t, storage), h); err != nil {
-			t.Fatal(err)
-		}
-		onlyTenant(t, serve(t, stack, h).get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+		onlyTenant(t, newEdgeIn(t, stack, storage, nil).get(t, "ada", "/v0/pipes/live_events.json"), "acme")
 		awaitSaved(t, storage, stack.Issuer)
 	}
 }
@@ -176,11 +164,7 @@ func TestP7KeysChangeBesideRejectedConfig(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
 	kept, rejected := t.TempDir(), t.TempDir()
-	h := testHandler(t, stack)
-	if err := provision(t, newContext(t, kept), h); err != nil {
-		t.Fatal(err)
-	}
-	e := serve(t, stack, h)
+	e := newEdgeIn(t, stack, kept, nil)
 	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
 
 	bad := testHandler(t, stack)

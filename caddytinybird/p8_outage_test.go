@@ -43,23 +43,15 @@ func TestP8RestartDuringOutage(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
 	storage := t.TempDir()
-	h := testHandler(t, stack)
-	if err := provision(t, newContext(t, storage), h); err != nil {
-		t.Fatal(err)
-	}
-	e := serve(t, stack, h)
+	e := newEdgeIn(t, stack, storage, nil)
 	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
 	awaitSaved(t, storage, stack.Issuer)
 	// The last config that uses the keys ends, and with it all that the process knew of them.
-	if err := h.Cleanup(); err != nil {
+	if err := e.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
 	stack.Issuer.SetDown(true)
-	h = testHandler(t, stack)
-	if err := provision(t, newContext(t, storage), h); err != nil {
-		t.Fatal(err)
-	}
-	onlyTenant(t, serve(t, stack, h).get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+	onlyTenant(t, newEdgeIn(t, stack, storage, nil).get(t, "ada", "/v0/pipes/live_events.json"), "acme")
 }
 
 // TestP8TinybirdHangs: a Tinybird that does not answer, or stops in the middle, holds a connection no longer than

@@ -62,7 +62,7 @@ func checkRatePlaceholder(name string) error {
 
 // resolveRate expands the operator's text for a rate, once.
 func resolveRate(r *http.Request, text string) (int, error) {
-	if strings.Contains(text, "{") {
+	if hasPlaceholder(text) {
 		repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 		if !ok {
 			return 0, fmt.Errorf("%w: %s", errRate, text)

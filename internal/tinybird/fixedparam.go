@@ -59,7 +59,7 @@ func compileFixedParam(p FixedParam, check func(string) error) (fixedParam, erro
 	case TypeString, TypeNumber, TypeBoolean:
 	default:
 		return fixedParam{}, fmt.Errorf("fixed_param %s: the type %s is unknown: write string, number or boolean",
-			p.Name, shown(string(p.Type)))
+			p.Name, Shown(string(p.Type)))
 	}
 	text, err := ParseTemplate(p.Value, check)
 	if err != nil {
@@ -103,7 +103,7 @@ func (p *fixedParam) value(lookup func(string) (any, bool)) (any, error) {
 	if p.constant != nil {
 		return p.constant, nil
 	}
-	toText := valueText
+	toText := ValueText
 	if p.typ != TypeString {
 		// A list of one number is not a number: it becomes two the day a second element is added.
 		toText = scalarText

@@ -20,7 +20,7 @@ func CheckFormats(formats []string) error {
 	known := DefaultFormats()
 	for i, f := range formats {
 		if !slices.Contains(known, f) {
-			return fmt.Errorf("formats: %s is unknown: write one of %s", shown(f), strings.Join(known, ", "))
+			return fmt.Errorf("formats: %s is unknown: write one of %s", Shown(f), strings.Join(known, ", "))
 		}
 		if slices.Contains(formats[:i], f) {
 			return fmt.Errorf("formats: %s is listed twice: keep one of them", f)

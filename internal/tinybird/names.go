@@ -14,7 +14,7 @@ const maxName = 128
 func CheckName(name string) error {
 	if !validName(name) {
 		return fmt.Errorf("the name %s is not usable: write letters, digits and underscores, no digit first, "+
-			"at most %d characters", shown(name), maxName)
+			"at most %d characters", Shown(name), maxName)
 	}
 	return nil
 }
@@ -45,12 +45,9 @@ func LooksSecret(text string) bool {
 	return false
 }
 
-// Shown quotes text of the operator's for an error, shortened, and not at all when it looks like a token.
-func Shown(text string) string { return shown(text) }
-
-// shown quotes text of the operator's for an error. A key pasted into the wrong place must not end up in a
+// Shown quotes text of the operator's for an error. A key pasted into the wrong place must not end up in a
 // log, so what looks like a token is not shown.
-func shown(text string) string {
+func Shown(text string) string {
 	const longest = 64
 	if LooksSecret(text) {
 		return "(not shown: it looks like a token)"

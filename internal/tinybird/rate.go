@@ -26,7 +26,7 @@ func CheckRate(r RateSpec) error {
 	if literal, ok := t.Literal(); ok {
 		if _, err := ParseRPS(literal); err != nil {
 			return fmt.Errorf("rate_limit %s: the requests per second are %w; remove rate_limit for no limit",
-				shown(r.RPS), err)
+				Shown(r.RPS), err)
 		}
 	}
 	if r.Burst < 0 || r.Burst > MaxRPS {

@@ -28,7 +28,7 @@ func CheckRequirement(r Requirement) error {
 	switch r.Kind {
 	case KindRole, KindPermission, KindFeature, KindPlan:
 	default:
-		return fmt.Errorf("require %s is unknown: write role, permission, feature or plan", shown(r.Kind))
+		return fmt.Errorf("require %s is unknown: write role, permission, feature or plan", Shown(r.Kind))
 	}
 	if len(r.Values) == 0 {
 		return fmt.Errorf("require %s lists no value: name at least one", r.Kind)
@@ -37,7 +37,7 @@ func CheckRequirement(r Requirement) error {
 		// Nothing is expanded here, so a brace is a placeholder that would never hold.
 		if checkText(v) != nil || len(v) > maxRequired || strings.ContainsAny(v, " {}") {
 			return fmt.Errorf("require %s: the value %s is not usable: write it as Clerk shows it, "+
-				"without spaces and placeholders", r.Kind, shown(v))
+				"without spaces and placeholders", r.Kind, Shown(v))
 		}
 	}
 	return nil

@@ -30,14 +30,10 @@ var (
 	errKind      = errors.New("the value is of an unknown kind")
 )
 
-// ValueText returns the text of a claim for a header or a log, under the rules for fixed parameters. The error
-// says which rule is broken, and never holds the value.
-func ValueText(v any) (string, error) { return valueText(v) }
-
-// valueText returns the text of a claim: a scalar as it is, a list of scalars joined by commas, which is
+// ValueText returns the text of a claim: a scalar as it is, a list of scalars joined by commas, which is
 // how Tinybird's Array() parameters are passed. An empty list is refused, because to a pipe it looks like
 // no filter; an element that holds a comma is, because it would turn into two.
-func valueText(v any) (string, error) {
+func ValueText(v any) (string, error) {
 	list, ok := v.([]any)
 	if !ok {
 		return scalarText(v)

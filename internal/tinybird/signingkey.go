@@ -84,7 +84,7 @@ func CheckWorkspaceID(id string) error {
 		return errors.New("workspace_id is missing: the signing key does not say it, so set it to the workspace's UUID")
 	}
 	if !validUUID(id) {
-		return fmt.Errorf("workspace_id %s is not a UUID: copy the id from the workspace's settings", shown(id))
+		return fmt.Errorf("workspace_id %s is not a UUID: copy the id from the workspace's settings", Shown(id))
 	}
 	return nil
 }

@@ -84,10 +84,10 @@ func placeholderAt(rest string, check func(string) error) (string, error) {
 		return "", errors.New(`"{}" names no placeholder: write "\{\}" for the characters themselves`)
 	}
 	if check == nil {
-		return "", fmt.Errorf("the placeholder %s cannot be used here", shown(name))
+		return "", fmt.Errorf("the placeholder %s cannot be used here", Shown(name))
 	}
 	if err := check(name); err != nil {
-		return "", fmt.Errorf("the placeholder %s cannot be used here: %w", shown(name), err)
+		return "", fmt.Errorf("the placeholder %s cannot be used here: %w", Shown(name), err)
 	}
 	return name, nil
 }
@@ -105,10 +105,10 @@ func (t Template) Literal() (string, bool) {
 }
 
 // Resolve puts the values that lookup has into the text. Every placeholder must have a usable value, and so
-// must the whole (see the rules for values at valueText); the error says which one has not, and never
+// must the whole (see the rules for values at ValueText); the error says which one has not, and never
 // quotes it.
 func (t Template) Resolve(lookup func(name string) (any, bool)) (string, error) {
-	return t.resolve(lookup, valueText)
+	return t.resolve(lookup, ValueText)
 }
 
 // resolve is Resolve with the conversion of a placeholder's value to text given.
