@@ -1,13 +1,18 @@
 package devstack
 
 import (
-	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // Clerk names its cookies by SHA-1; nothing is protected by it
 	"encoding/base64"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+)
+
+// How long cookies last, in seconds.
+const (
+	year   = 365 * 24 * 3600
+	decade = 10 * year
 )
 
 // CookieSuffix is what Clerk appends to a cookie's name so that two instances can share a domain: the first eight
@@ -35,7 +40,7 @@ func (i *Issuer) Cookies(userKey string, opts ...TokenOption) ([]*http.Cookie, e
 		o(&spec)
 	}
 	cs := i.sessionCookies(token, i.secure())
-	return append(cs, i.clientCookies(spec.issued, i.secure())...), nil
+	return append(cs, i.clientCookies(spec.issued, newBrowserID(), i.secure())...), nil
 }
 
 func (i *Issuer) secure() bool { return strings.HasPrefix(i.AppOrigin(), "https://") }
@@ -43,26 +48,26 @@ func (i *Issuer) secure() bool { return strings.HasPrefix(i.AppOrigin(), "https:
 // sessionCookies are host-only, readable by scripts, and outlive the token in them by far, as clerk-js sets them.
 func (i *Issuer) sessionCookies(token string, secure bool) []*http.Cookie {
 	return i.both(http.Cookie{
-		Name: "__session", Value: token, Path: "/", MaxAge: 365 * 24 * 3600,
+		Name: "__session", Value: token, Path: "/", MaxAge: year,
 		SameSite: http.SameSiteLaxMode, Secure: secure,
 	})
 }
 
 // clientCookies hold the second of the sign-in, and in development the browser's own id.
-func (i *Issuer) clientCookies(signedIn time.Time, secure bool) []*http.Cookie {
+func (i *Issuer) clientCookies(signedIn time.Time, browserID string, secure bool) []*http.Cookie {
 	mode := http.SameSiteStrictMode
 	if i.live {
 		mode = http.SameSiteLaxMode
 	}
 	cs := i.both(http.Cookie{
-		Name: "__client_uat", Value: strconv.FormatInt(signedIn.Unix(), 10), Path: "/", MaxAge: 10 * 365 * 24 * 3600,
+		Name: "__client_uat", Value: strconv.FormatInt(signedIn.Unix(), 10), Path: "/", MaxAge: decade,
 		SameSite: mode, Secure: secure,
 	})
 	if i.live {
 		return cs
 	}
 	return append(cs, i.both(http.Cookie{
-		Name: "__clerk_db_jwt", Value: "dvb_2" + rand.Text(), Path: "/", MaxAge: 365 * 24 * 3600,
+		Name: browserCookie, Value: browserID, Path: "/", MaxAge: year,
 		SameSite: http.SameSiteLaxMode, Secure: secure,
 	})...)
 }
@@ -73,7 +78,7 @@ func (i *Issuer) clearCookies(secure bool) []*http.Cookie {
 	for _, c := range cs {
 		c.MaxAge = -1
 	}
-	for _, c := range i.clientCookies(time.Unix(0, 0), secure) {
+	for _, c := range i.clientCookies(time.Unix(0, 0), "", secure) {
 		if strings.HasPrefix(c.Name, "__client_uat") {
 			cs = append(cs, c)
 		}

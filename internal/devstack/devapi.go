@@ -1,26 +1,12 @@
 package devstack
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
-	"time"
 )
-
-// maxSessions bounds the signed-in browsers that the issuer remembers; the oldest are forgotten first.
-const maxSessions = 1000
-
-// clientCookie is the issuer's own, in Clerk's case on the Frontend API's host: it is what a fresh token is given
-// for when the last one has expired. No script can read it and no other site can send it.
-const clientCookie = "__client"
-
-type devSession struct {
-	userKey  string
-	signedIn time.Time
-}
 
 // signedIn is the answer of sign-in and of token.
 type signedIn struct {
@@ -51,37 +37,32 @@ func (i *Issuer) devSignIn(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotFound, map[string]string{"error": "There is no user of that name; GET dev/users lists them."})
 		return
 	}
-	// Clerk dates the sign-in by the second, and so does the first token.
-	s := devSession{userKey: u.Key, signedIn: i.now().Truncate(time.Second)}
+	handle, s := i.begin(r, "", u.Key)
 	azp := i.party(r)
 	secure := strings.HasPrefix(azp, "https://")
 	http.SetCookie(w, &http.Cookie{
-		Name: clientCookie, Value: i.remember(s), Path: "/", MaxAge: 365 * 24 * 3600,
+		Name: clientCookie, Value: handle, Path: "/", MaxAge: year,
 		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: secure,
 	})
-	for _, c := range i.clientCookies(s.signedIn, secure) {
+	for _, c := range i.clientCookies(s.signedIn, i.browser("", handle), secure) {
 		http.SetCookie(w, c)
 	}
-	i.answerToken(w, u, azp, secure)
+	i.answerToken(w, s, azp, secure)
 }
 
 func (i *Issuer) devToken(w http.ResponseWriter, r *http.Request) {
-	s, ok := i.session(r)
-	if !ok {
-		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "Nobody is signed in; POST dev/sign-in first."})
-		return
-	}
-	u, ok := UserByKey(s.userKey)
+	_, s, ok := i.session(r, "")
 	if !ok {
 		writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "Nobody is signed in; POST dev/sign-in first."})
 		return
 	}
 	azp := i.party(r)
-	i.answerToken(w, u, azp, strings.HasPrefix(azp, "https://"))
+	i.answerToken(w, s, azp, strings.HasPrefix(azp, "https://"))
 }
 
-func (i *Issuer) answerToken(w http.ResponseWriter, u User, azp string, secure bool) {
-	token, err := i.Token(u.Key, AZP(azp))
+func (i *Issuer) answerToken(w http.ResponseWriter, s devSession, azp string, secure bool) {
+	u := s.user()
+	token, err := i.tokenFor(u, AZP(azp))
 	if err != nil {
 		writeJSON(w, http.StatusInternalServerError, map[string]string{"error": "The token could not be signed."})
 		return
@@ -93,10 +74,8 @@ func (i *Issuer) answerToken(w http.ResponseWriter, u User, azp string, secure b
 }
 
 func (i *Issuer) devSignOut(w http.ResponseWriter, r *http.Request) {
-	if c, err := r.Cookie(clientCookie); err == nil {
-		i.mu.Lock()
-		delete(i.sessions, c.Value)
-		i.mu.Unlock()
+	if handle, _, ok := i.session(r, ""); ok {
+		i.end(handle)
 	}
 	for _, c := range i.clearCookies(false) {
 		http.SetCookie(w, c)
@@ -132,34 +111,14 @@ func (i *Issuer) party(r *http.Request) string {
 	if app := i.AppOrigin(); app != "" {
 		return app
 	}
-	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+	if overTLS(r) {
 		return "https://" + r.Host
 	}
 	return "http://" + r.Host
 }
 
-func (i *Issuer) session(r *http.Request) (devSession, bool) {
-	c, err := r.Cookie(clientCookie)
-	if err != nil {
-		return devSession{}, false
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	s, ok := i.sessions[c.Value]
-	return s, ok
-}
-
-func (i *Issuer) remember(s devSession) string {
-	handle := rand.Text()
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if len(i.order) >= maxSessions {
-		delete(i.sessions, i.order[0])
-		i.order = i.order[1:]
-	}
-	i.sessions[handle] = s
-	i.order = append(i.order, handle)
-	return handle
+func overTLS(r *http.Request) bool {
+	return r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https"
 }
 
 // readJSON reads one small JSON object; an empty body counts as {}.

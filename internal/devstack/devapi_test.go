@@ -176,6 +176,8 @@ func FuzzSameOrigin(f *testing.F) {
 	f.Add("http://localhost:8080", "localhost:8080")
 	f.Add("null", "localhost")
 	f.Add("http://localhost:8080@evil.test", "localhost:8080")
+	f.Add("http://l%80", "l\x8a")   // no UTF-8, both
+	f.Add("http://\u212aey", "key") // the sign for kelvin, a k without case
 	f.Add("http://evil.test/localhost:8080", "localhost:8080")
 	f.Fuzz(func(t *testing.T, origin, host string) {
 		if origin != "" && sameOrigin(origin, host) && !strings.Contains(strings.ToLower(origin), strings.ToLower(host)) {

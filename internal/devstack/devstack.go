@@ -1,6 +1,6 @@
-// Package devstack stands in for Clerk and for Tinybird: an issuer that signs session tokens as a Clerk instance
-// does, and an API that answers pipes as Tinybird does. The demo and the integration tests run against it, on
-// loopback, without any account.
+// Package devstack stands in for Clerk and for Tinybird: an issuer that signs people in and signs session tokens as a
+// Clerk instance does, and an API that answers pipes as Tinybird does. The demo and the integration tests run against
+// it, on loopback, without any account.
 //
 // It reads the services' documents on its own and shares no code with the packages it is used to test, so that a
 // misreading there is not repeated here. Where the documents leave a question open it takes the answer that would

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"unicode"
 )
 
 // devOnly lets through only what a page on this machine, served by the same origin, or a program on this machine
@@ -36,12 +37,8 @@ func refuseDev(r *http.Request) string {
 	if !isLoopback(hostname(r.Host)) {
 		return "The development endpoints answer only under a loopback name, such as localhost."
 	}
-	for _, list := range r.Header.Values("X-Forwarded-For") {
-		for ip := range strings.SplitSeq(list, ",") {
-			if !isLoopback(strings.TrimSpace(ip)) {
-				return "The development endpoints answer only clients on this machine."
-			}
-		}
+	if forwardedFromAfar(r) {
+		return "The development endpoints answer only clients on this machine."
 	}
 	if len(r.Header.Values("Origin")) > 1 || !sameOrigin(r.Header.Get("Origin"), r.Host) {
 		return "The development endpoints answer only pages of their own origin."
@@ -51,6 +48,17 @@ func refuseDev(r *http.Request) string {
 		return ""
 	}
 	return "The development endpoints answer only pages of their own origin."
+}
+
+func forwardedFromAfar(r *http.Request) bool {
+	for _, list := range r.Header.Values("X-Forwarded-For") {
+		for ip := range strings.SplitSeq(list, ",") {
+			if !isLoopback(strings.TrimSpace(ip)) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // sameOrigin compares the host and port of an Origin header with those of the request. No Origin is fine: a
@@ -63,7 +71,12 @@ func sameOrigin(origin, host string) bool {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") {
 		return false
 	}
-	return strings.EqualFold(u.Host, host)
+	// Beyond ASCII, names that differ can fold to the same one.
+	return isASCII(u.Host) && isASCII(host) && strings.EqualFold(u.Host, host)
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > unicode.MaxASCII })
 }
 
 func hostname(hostport string) string {

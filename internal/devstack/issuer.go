@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,15 +31,28 @@ type IssuerOptions struct {
 
 	// Live makes it a production instance: pk_live, and no __clerk_db_jwt cookie.
 	Live bool
+
+	// SiteOrigins are further origins, besides AppOrigin, that a redirect_url may lead to.
+	SiteOrigins []string
+
+	// SessionLifetime is how long session tokens live; 0 is the constant of that name, Clerk's 60 seconds.
+	SessionLifetime time.Duration
+
+	// OmitHandshakeAZP leaves azp out of the tokens that handshakes bring. It is the origin of the redirect_url
+	// otherwise. Clerk takes it from the request's Origin, which a top-level navigation does not have.
+	OmitHandshakeAZP bool
 }
 
-// Issuer is a Clerk-shaped instance: it serves its key set, signs session tokens and sets a browser's cookies.
-// It is for loopback only, as it signs in anybody as anybody.
+// Issuer is a Clerk-shaped instance: it serves its key set, signs session tokens and sets a browser's cookies, and
+// it plays the instance's Frontend API, its account portal and the Backend API as far as a server beside it needs
+// them. It is for loopback only, as it signs in anybody as anybody.
 type Issuer struct {
 	now func() time.Time
 	mux *http.ServeMux
 
 	live    bool
+	omitAZP bool
+	secret  string                          // of the Backend API
 	foreign func() (*rsa.PrivateKey, error) // a key that no key set lists, for forged tokens
 
 	mu       sync.Mutex
@@ -49,8 +63,18 @@ type Issuer struct {
 	down     bool
 	fetches  int
 	fail     func(*http.Request) *Fault
-	sessions map[string]devSession
-	order    []string // handles of sessions, oldest first
+	origins  []string
+	lifetime time.Duration
+	counts   counts
+
+	failFrontend, failBackend func(*http.Request) *Fault
+
+	sessions map[string]devSession // by the handle that the browser's __client holds
+	order    []string              // handles of sessions, oldest first
+	browsers map[string]string     // handles by the browsers' __clerk_db_jwt, in development
+	known    []string              // the browsers, oldest first
+	payloads map[string]payload    // of handshakes, by their nonces
+	nonces   []string              // oldest first
 
 	once   sync.Once
 	closed chan struct{}
@@ -66,25 +90,34 @@ func NewIssuer(o IssuerOptions) (*Issuer, error) {
 	i := &Issuer{
 		now:      o.Now,
 		live:     o.Live,
+		omitAZP:  o.OmitHandshakeAZP,
 		url:      strings.TrimRight(o.URL, "/"),
 		app:      o.AppOrigin,
+		origins:  slices.Clone(o.SiteOrigins),
 		foreign:  sync.OnceValues(newRSAKey),
 		sessions: map[string]devSession{},
+		browsers: map[string]string{},
+		payloads: map[string]payload{},
 		closed:   make(chan struct{}),
 	}
+	i.secret = "sk_" + i.kind() + rand.Text() + rand.Text()
+	i.SetSessionLifetime(o.SessionLifetime)
 	if err := i.Rotate(false); err != nil {
 		return nil, err
 	}
 	i.mux = http.NewServeMux()
 	i.mux.HandleFunc("GET /.well-known/jwks.json", i.serveKeys)
 	i.mux.Handle("/dev/", devOnly(i.devRoutes()))
+	i.frontendRoutes(i.mux)
+	i.backendRoutes(i.mux)
 	return i, nil
 }
 
 // Close breaks the requests that a Fault holds. The issuer can still sign.
 func (i *Issuer) Close() { i.once.Do(func() { close(i.closed) }) }
 
-// ServeHTTP serves /.well-known/jwks.json and the dev endpoints.
+// ServeHTTP serves /.well-known/jwks.json, the dev endpoints, the Frontend API with the account portal, and the
+// Backend API.
 func (i *Issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) { i.mux.ServeHTTP(w, r) }
 
 // URL is the issuer's base URL, the iss of its tokens.
@@ -124,11 +157,15 @@ func (i *Issuer) PublishableKey() string {
 	if u, err := url.Parse(host); err == nil && u.Host != "" {
 		host = u.Host
 	}
-	prefix := "pk_test_"
+	return "pk_" + i.kind() + base64.RawStdEncoding.EncodeToString([]byte(host+"$"))
+}
+
+// kind is what keys say of the instance's type.
+func (i *Issuer) kind() string {
 	if i.live {
-		prefix = "pk_live_"
+		return "live_"
 	}
-	return prefix + base64.RawStdEncoding.EncodeToString([]byte(host+"$"))
+	return "test_"
 }
 
 // KeyID is the kid of the current key. Clerk uses the instance's id, so it looks like one.

@@ -10,7 +10,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// SessionLifetime is how long a session token lives: Clerk's 60 seconds.
+// SessionLifetime is how long a session token lives unless an Issuer is told otherwise: Clerk's 60 seconds.
 const SessionLifetime = 60 * time.Second
 
 // The values of the header parameter "cat", which tells what a token that the instance's key signed is for.
@@ -40,7 +40,7 @@ type TokenOption func(*tokenSpec)
 // V1 makes a token of the first claims version: org_id, org_slug, org_role and org_permissions.
 func V1() TokenOption { return func(s *tokenSpec) { s.v1 = true } }
 
-// IssuedAt dates a token: iat is t, nbf 10 s before it, exp SessionLifetime after it.
+// IssuedAt dates a token: iat is t, nbf 10 s before it, exp a lifetime after it.
 func IssuedAt(t time.Time) TokenOption { return func(s *tokenSpec) { s.issued = t } }
 
 // Lifetime sets exp to d after iat.
@@ -151,11 +151,16 @@ func (i *Issuer) Token(userKey string, opts ...TokenOption) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("%w: %q", ErrUnknownUser, userKey)
 	}
+	return i.tokenFor(u, opts...)
+}
+
+// tokenFor signs a token for a session of u: the one that u names, with the organization that u has.
+func (i *Issuer) tokenFor(u User, opts ...TokenOption) (string, error) {
 	i.mu.Lock()
-	iss, key, kid, app := i.url, i.key, i.kid, i.app
+	iss, key, kid, app, lifetime := i.url, i.key, i.kid, i.app, i.lifetime
 	i.mu.Unlock()
 
-	s := tokenSpec{azp: app, issued: i.now(), lifetime: SessionLifetime, kid: kid}
+	s := tokenSpec{azp: app, issued: i.now(), lifetime: lifetime, kid: kid}
 	for _, o := range opts {
 		o(&s)
 	}
