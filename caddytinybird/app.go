@@ -5,16 +5,14 @@ import (
 	"fmt"
 
 	"github.com/caddyserver/caddy/v2"
-
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 )
 
 func init() {
 	caddy.RegisterModule(App{})
 }
 
-// App holds the Clerk settings of the global option `clerk`, the default of every `tinybird` that has
-// none of its own. All of them share one verifier, so a session is verified once.
+// App holds the Clerk settings of the global option `clerk`, the default of every `tinybird` and `clerk_auth` that
+// has none of its own. All of them share one verifier, so a session is verified once.
 type App struct {
 	Clerk
 }
@@ -42,26 +40,20 @@ func (a *App) Stop() error { return nil }
 // Cleanup releases the key sets.
 func (a *App) Cleanup() error { return a.cleanup() }
 
-// verifierFor returns the verifier of a handler: that of its own settings, or that of the global option.
-func verifierFor(ctx caddy.Context, own *Clerk) (*clerk.Verifier, *Clerk, error) {
-	if own != nil {
-		if err := own.provision(ctx); err != nil {
-			return nil, nil, err
-		}
-		return own.verifier, own, nil
-	}
+// globalClerk returns the settings of the global option `clerk`, provisioned, or nil if there is none.
+func globalClerk(ctx caddy.Context) (*Clerk, error) {
 	app, err := ctx.AppIfConfigured("clerk")
 	if errors.Is(err, caddy.ErrNotConfigured) {
-		return nil, nil, errors.New("nothing says whose sessions are accepted; add `clerk pk_...` inside tinybird, or as a global option")
+		return nil, nil //nolint:nilnil // no settings are no error
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("global option clerk: %w", err)
+		return nil, fmt.Errorf("global option clerk: %w", err)
 	}
 	global, ok := app.(*App)
 	if !ok {
-		return nil, nil, fmt.Errorf("the app named clerk is a %T, not this plugin's", app)
+		return nil, fmt.Errorf("the app named clerk is a %T, not this plugin's", app)
 	}
-	return global.verifier, &global.Clerk, nil
+	return &global.Clerk, nil
 }
 
 // Interface guards.

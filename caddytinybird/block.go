@@ -41,6 +41,11 @@ func parseBlock[T any](d *caddyfile.Dispenser, target *T, options map[string]opt
 	return nil
 }
 
+// within makes an option of a part the option of the whole.
+func within[T, U any](o option[T], part func(*U) *T) option[U] {
+	return option[U]{repeated: o.repeated, parse: func(whole *U, d *caddyfile.Dispenser) error { return o.parse(part(whole), d) }}
+}
+
 func names[T any](options map[string]option[T]) []string {
 	known := make([]string, 0, len(options))
 	for name := range options {

@@ -239,15 +239,19 @@ func parseFixedParam(params *[]FixedParam, d *caddyfile.Dispenser) error {
 }
 
 func parseRequire(p *pipeParser, d *caddyfile.Dispenser) error {
+	return parseRequirement(&p.Require, d, func(q Requirement) error { return tinybird.CheckRequirement(tinybird.Requirement(q)) })
+}
+
+func parseRequirement(list *[]Requirement, d *caddyfile.Dispenser, check func(Requirement) error) error {
 	args, err := someArgs(d)
 	if err != nil {
 		return err
 	}
 	q := Requirement{Kind: args[0], Values: args[1:]}
-	if err := tinybird.CheckRequirement(tinybird.Requirement(q)); err != nil {
+	if err := check(q); err != nil {
 		return d.WrapErr(err)
 	}
-	p.Require = append(p.Require, q)
+	*list = append(*list, q)
 	return nil
 }
 

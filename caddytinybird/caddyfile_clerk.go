@@ -33,6 +33,8 @@ func parseGlobalClerk(d *caddyfile.Dispenser, existing any) (any, error) {
 //	clerk [<publishable_key>] {
 //		publishable_key     <pk_live_... | pk_test_...>
 //		secret_key          <sk_...>
+//		api_url             <url>
+//		proxy_url           <url> | <path>
 //		issuer              <url>...
 //		jwks_url            <url>
 //		jwt_key             <PEM>
@@ -43,6 +45,7 @@ func parseGlobalClerk(d *caddyfile.Dispenser, existing any) (any, error) {
 //		token_from          header | cookie | query <name> ...
 //		jwks_refresh        <duration>
 //		allow_impersonation
+//		allow_template_tokens
 //		limits {
 //			token_size <bytes>
 //			identities <n>
@@ -51,27 +54,17 @@ func parseGlobalClerk(d *caddyfile.Dispenser, existing any) (any, error) {
 //	}
 func (c *Clerk) unmarshal(d *caddyfile.Dispenser) error {
 	at := d.Token()
-	args := d.RemainingArgs()
-	if len(args) > 1 {
-		return d.Errf("clerk takes at most one argument, the publishable key, not %d", len(args))
+	p := clerkParser{Clerk: c}
+	if err := p.parseKey(d); err != nil {
+		return err
 	}
-	if len(args) == 1 {
-		if err := checkPublishableKey(args[0]); !hasPlaceholder(args[0]) && err != nil {
-			return d.WrapErr(err)
-		}
-		c.PublishableKey = args[0]
-	}
-	p := clerkParser{Clerk: c, keyInArgs: len(args) == 1}
 	if err := parseBlock(d, &p, clerkOptions); err != nil {
 		return err
 	}
-	switch {
-	case c.PublishableKey == "" && len(c.Issuers) == 0:
+	if !c.namesInstance() {
 		return errAt(at, "clerk does not say which Clerk instance is meant; add `publishable_key pk_...` or `issuer https://...`")
-	case c.JWTKey != "" && c.JWKSURL != "":
-		return errAt(at, "jwt_key and jwks_url exclude each other: with jwt_key no keys are fetched; remove one of them")
 	}
-	return nil
+	return p.check(at)
 }
 
 type clerkParser struct {
@@ -80,14 +73,41 @@ type clerkParser struct {
 	keyInArgs bool
 }
 
+// parseKey parses the publishable key that may stand before the block; the cursor is on the word before it.
+func (p *clerkParser) parseKey(d *caddyfile.Dispenser) error {
+	name := d.Val()
+	args := d.RemainingArgs()
+	switch {
+	case len(args) == 0:
+		return nil
+	case len(args) > 1:
+		return d.Errf("%s takes at most one argument, the publishable key, not %d", name, len(args))
+	}
+	if err := checkPublishableKey(args[0]); !hasPlaceholder(args[0]) && err != nil {
+		return d.WrapErr(err)
+	}
+	p.PublishableKey, p.keyInArgs = args[0], true
+	return nil
+}
+
+// check holds the rules that only the whole block shows.
+func (p *clerkParser) check(at caddyfile.Token) error {
+	if p.JWTKey != "" && p.JWKSURL != "" {
+		return errAt(at, "jwt_key and jwks_url exclude each other: with jwt_key no keys are fetched; remove one of them")
+	}
+	return nil
+}
+
 var clerkOptions = map[string]option[clerkParser]{
 	"publishable_key": {parse: func(p *clerkParser, d *caddyfile.Dispenser) error {
 		if p.keyInArgs {
-			return d.Err("publishable_key is given a second time (first after the word clerk); remove one of them")
+			return d.Err("publishable_key is given a second time (first before the block); remove one of them")
 		}
 		return setText(func(p *clerkParser) *string { return &p.PublishableKey }, checkPublishableKey).parse(p, d)
 	}},
 	"secret_key": setSecret("secret_key", func(p *clerkParser) *string { return &p.SecretKey }),
+	"api_url":    setText(func(p *clerkParser) *string { return &p.APIURL }, checkAPIURL),
+	"proxy_url":  setText(func(p *clerkParser) *string { return &p.ProxyURL }, checkProxyURL),
 	"issuer": {parse: func(p *clerkParser, d *caddyfile.Dispenser) (err error) {
 		p.Issuers, err = checkedArgs(d, unlessPlaceholder(checkIssuer))
 		return err
@@ -98,12 +118,13 @@ var clerkOptions = map[string]option[clerkParser]{
 		p.AuthorizedParties, err = checkedArgs(d, clerk.CheckOrigin)
 		return err
 	}},
-	"azp":                 setText(func(p *clerkParser) *string { return &p.AZP }, oneOf("azp", "strict", "if_present", "off")),
-	"clock_skew":          {parse: parseClockSkew},
-	"max_lifetime":        setDuration(func(p *clerkParser) *caddy.Duration { return &p.MaxLifetime }, atLeast("max_lifetime", time.Second)),
-	"token_from":          {parse: parseTokenFrom},
-	"jwks_refresh":        setDuration(func(p *clerkParser) *caddy.Duration { return &p.JWKSRefresh }, atLeast("jwks_refresh", time.Second)),
-	"allow_impersonation": setFlag(func(p *clerkParser) *bool { return &p.AllowImpersonation }),
+	"azp":                   setText(func(p *clerkParser) *string { return &p.AZP }, oneOf("azp", "strict", "if_present", "off")),
+	"clock_skew":            {parse: parseClockSkew},
+	"max_lifetime":          setDuration(func(p *clerkParser) *caddy.Duration { return &p.MaxLifetime }, atLeast("max_lifetime", time.Second)),
+	"token_from":            {parse: parseTokenFrom},
+	"jwks_refresh":          setDuration(func(p *clerkParser) *caddy.Duration { return &p.JWKSRefresh }, atLeast("jwks_refresh", time.Second)),
+	"allow_impersonation":   setFlag(func(p *clerkParser) *bool { return &p.AllowImpersonation }),
+	"allow_template_tokens": setFlag(func(p *clerkParser) *bool { return &p.AllowTemplateTokens }),
 	"limits": {parse: func(p *clerkParser, d *caddyfile.Dispenser) error {
 		if err := noArgs(d); err != nil {
 			return err

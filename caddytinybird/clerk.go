@@ -3,33 +3,47 @@ package caddytinybird
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/bapi"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
 )
 
 // Clerk says whose sessions are accepted: the Clerk instance, and how strictly its tokens are checked.
-// The same settings serve as the global option `clerk` and inside `tinybird`.
+// The same settings serve as the global option `clerk`, inside `tinybird` and inside `clerk_auth`.
 //
 // With a publishable key alone everything else is known: the issuer, the address of its keys (JWKS) and the
 // names of its cookies. Only RS256 is accepted, and nothing in a token is believed before its signature
 // has been verified.
 type Clerk struct {
+	clerkState
+
 	// The instance's publishable key, `pk_live_...` or `pk_test_...`, from the Clerk dashboard under API keys.
 	// It is public. Placeholders such as `{env.CLERK_PUBLISHABLE_KEY}` are resolved when the config loads.
 	PublishableKey string `json:"publishable_key,omitempty"`
 
-	// The instance's secret key, `sk_...`. It is for handshake nonces and for refreshing sessions, which `tinybird` does not
-	// do; verifying tokens never uses it. Write it as `{env.*}` or `{file.*}`, so that it is not part of the config.
+	// The instance's secret key, `sk_...`. `clerk_auth` needs it to refresh sessions without a redirect, and for handshakes
+	// whose answer Clerk keeps behind a nonce; verifying tokens never uses it. Write it as `{env.*}` or `{file.*}`, so
+	// that it is not part of the config.
 	SecretKey string `json:"secret_key,omitempty"`
 
+	// Where Clerk's Backend API is, which the secret key is for. Default: `https://api.clerk.com`. Plain http is accepted
+	// for loopback and private addresses only.
+	APIURL string `json:"api_url,omitempty"`
+
+	// The proxy in front of the instance's Frontend API, if it has one (`CLERK_PROXY_URL`): a URL, or the path of it
+	// on the site itself, such as `/__clerk`. Tokens then have the proxy's URL as their issuer: with a path alone `issuers`
+	// has to name it.
+	ProxyURL string `json:"proxy_url,omitempty"`
+
 	// The accepted values of the token's `iss` claim, compared exactly. Default: the one that belongs to the
-	// publishable key, such as `https://clerk.example.com`. With several issuers each has its own keys, unless
-	// `jwks_url` gives one address for all. Plain http is accepted for loopback and private addresses only.
+	// publishable key, such as `https://clerk.example.com`, or the `proxy_url`. With several issuers each has its own keys,
+	// unless `jwks_url` gives one address for all. Plain http is accepted for loopback and private addresses only.
 	Issuers []string `json:"issuers,omitempty"`
 
 	// Where the keys are fetched. Default: `<issuer>/.well-known/jwks.json`. Plain http is accepted for loopback
@@ -64,15 +78,28 @@ type Clerk struct {
 	// Accept tokens of a member of your team who impersonates a user (claim `act`). Default: refused.
 	AllowImpersonation bool `json:"allow_impersonation,omitempty"`
 
+	// Accept tokens from JWT templates that do not say what they are (no `cat` in the header, as Clerk once issued them). They
+	// belong to no session, so they outlive signing out, and whoever was given one, such as another service,
+	// can use it here. Those that say that they are from a template are refused all the same. Default: refused.
+	AllowTemplateTokens bool `json:"allow_template_tokens,omitempty"`
+
 	// Bounds of memory. The defaults suit an edge with 512 MB.
 	Limits *ClerkLimits `json:"limits,omitempty"`
+}
 
+// clerkState is what provisioning makes of the settings. It is apart from them so that they can be copied without it.
+type clerkState struct {
 	publishableKey string
+	instance       clerk.Instance // of the publishable key; the zero value without one
+	satellite      string         // domain, if the site is a satellite
 	secretKey      string
+	apiURL         string
+	proxyURL       string // without a slash at its end
 	issuers        []string
 	jwksURL        string
 	verifier       *clerk.Verifier
-	acquired       []string // keys of the key sets that this instance holds
+	backend        *bapi.Client // nil until a site asks for it
+	acquired       []string     // keys of the key sets that this instance holds
 }
 
 // ClerkLimits bounds what is kept in memory for verifying sessions.
@@ -107,6 +134,7 @@ func (c *Clerk) provision(ctx caddy.Context) error {
 	}
 	config := clerk.Config{
 		PublishableKey:     c.publishableKey,
+		Domain:             c.satellite,
 		Issuers:            issuers,
 		AuthorizedParties:  c.AuthorizedParties,
 		AZP:                c.AZP,
@@ -114,6 +142,7 @@ func (c *Clerk) provision(ctx caddy.Context) error {
 		MaxLifetime:        time.Duration(c.MaxLifetime),
 		Sources:            c.sources(),
 		AllowImpersonation: c.AllowImpersonation,
+		AllowTemplates:     c.AllowTemplateTokens,
 		Observe:            func(code apierr.Code) { metrics.verified(string(code)) },
 	}
 	if l := c.Limits; l != nil {
@@ -128,12 +157,11 @@ func (c *Clerk) provision(ctx caddy.Context) error {
 // config that Caddy shows and saves.
 func (c *Clerk) resolve(ctx caddy.Context) error {
 	var err error
-	var instance clerk.Instance
 	if c.publishableKey, err = resolveText("publishable_key", c.PublishableKey); err != nil {
 		return err
 	}
 	if c.publishableKey != "" {
-		if instance, err = clerk.ParsePublishableKey(c.publishableKey); err != nil {
+		if c.instance, err = clerk.ParsePublishableKey(c.publishableKey); err != nil {
 			return err
 		}
 	}
@@ -142,8 +170,18 @@ func (c *Clerk) resolve(ctx caddy.Context) error {
 			return err
 		}
 	}
+	if err := c.resolveAddresses(); err != nil {
+		return err
+	}
+	if err := c.resolveIssuers(); err != nil {
+		return err
+	}
+	return c.check()
+}
+
+func (c *Clerk) resolveIssuers() error {
 	for _, issuer := range c.Issuers {
-		issuer, err = resolveText("issuer", issuer)
+		issuer, err := resolveText("issuer", issuer)
 		if err != nil {
 			return err
 		}
@@ -152,28 +190,28 @@ func (c *Clerk) resolve(ctx caddy.Context) error {
 		}
 		c.issuers = append(c.issuers, issuer)
 	}
-	if len(c.issuers) == 0 && instance.Issuer != "" {
-		c.issuers = []string{instance.Issuer}
+	if len(c.issuers) > 0 {
+		return nil
 	}
-	if len(c.issuers) == 0 {
+	switch {
+	case strings.HasPrefix(c.proxyURL, "/"):
+		return fmt.Errorf("clerk: proxy_url %s does not tell the whole issuer of the tokens; add `issuer` with the proxy's full URL, such as `issuer https://app.example.com%[1]s`", c.proxyURL)
+	case c.proxyURL != "":
+		c.issuers = []string{c.proxyURL}
+	case c.instance.Issuer == "":
 		return errors.New("clerk: nothing says which Clerk instance is meant; add `publishable_key pk_...` or `issuer https://...`")
+	case c.satellite != "" && !c.instance.Development:
+		c.issuers = []string{"https://clerk." + c.satellite, c.instance.Issuer}
+	default:
+		c.issuers = []string{c.instance.Issuer}
 	}
-	c.jwksURL, err = resolveText("jwks_url", c.JWKSURL)
-	if err != nil {
-		return err
-	}
-	return c.check()
+	return nil
 }
 
 // check holds the rules between settings.
 func (c *Clerk) check() error {
 	if c.JWTKey != "" && c.JWKSURL != "" {
 		return errors.New("clerk: jwt_key and jwks_url exclude each other: with jwt_key no keys are fetched; remove one of them")
-	}
-	if c.jwksURL != "" {
-		if err := checkFetchURL("jwks_url", c.jwksURL); err != nil {
-			return err
-		}
 	}
 	if c.JWKSRefresh != 0 && time.Duration(c.JWKSRefresh) < time.Second {
 		return fmt.Errorf("clerk: jwks_refresh %s is too short; use at least 1s", time.Duration(c.JWKSRefresh))
@@ -247,6 +285,9 @@ func (c *Clerk) queryNames() []string {
 func (c *Clerk) cleanup() error {
 	if c.verifier != nil {
 		c.verifier.Close()
+	}
+	if c.backend != nil {
+		c.backend.Close()
 	}
 	errs := make([]error, 0, len(c.acquired))
 	for _, key := range c.acquired {

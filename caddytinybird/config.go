@@ -42,12 +42,12 @@ type FixedParam struct {
 
 // Requirement is one condition on the identity.
 type Requirement struct {
-	// `role`, `permission`, `feature` or `plan`.
+	// `role`, `permission`, `feature` or `plan`; in `clerk_auth` also `organization`.
 	Kind string `json:"kind"`
 
 	// The accepted values, of which any will do. Roles and permissions as Clerk shows them (`org:admin`, `org:reports:read`);
-	// features and plans by name, or with their scope (`o:pro`).
-	Values []string `json:"values"`
+	// features and plans by name, or with their scope (`o:pro`); organizations by id or slug, none for any active organization.
+	Values []string `json:"values,omitempty"`
 }
 
 // Pipe says who may read some pipes, and how.

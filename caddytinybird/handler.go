@@ -1,5 +1,6 @@
 // Package caddytinybird has the Caddy modules of caddy-tinybird: the handler `tinybird`, which answers a request for
-// a Tinybird pipe with the rows of the tenant that Clerk's session token names, and the app `clerk`, which holds
+// a Tinybird pipe with the rows of the tenant that Clerk's session token names; the handler `clerk_auth` and the
+// authentication provider `clerk`, which let only signed-in users through to any site; and the app `clerk`, which holds
 // the Clerk settings of the whole config.
 //
 // The package translates between Caddy and the packages below internal/, which know nothing of Caddy.
@@ -42,7 +43,8 @@ func init() {
 // `{clerk.claims.<path>}` | Any claim, with dots into objects; arrays become comma-joined text
 // `{http.tinybird.code}` | The code of a refusal, such as `token_expired`; empty for an answer.
 type Handler struct {
-	// Whose sessions are accepted. Default: the global option `clerk`.
+	// Whose sessions are accepted. Default: what a `clerk_auth` before this handler decided about the request, else the
+	// global option `clerk`.
 	Clerk *Clerk `json:"clerk,omitempty"`
 
 	// The workspace admin token of the Tinybird workspace (in Tinybird under Tokens: "workspace admin token", or
@@ -85,14 +87,15 @@ type Handler struct {
 	// Bounds of memory and of requests.
 	Limits *Limits `json:"limits,omitempty"`
 
-	log       *zap.Logger
-	verifier  *clerk.Verifier
-	policy    *tinybird.Policy
-	minter    *tinybird.Minter
-	limiter   *pooledLimiter
-	forwarder *forward.Forwarder
-	requests  tinybird.RequestLimits
-	workspace string // the key of the acquired limiter; empty while none is held
+	log         *zap.Logger
+	verifier    *clerk.Verifier // nil: a clerk_auth has to run before
+	credentials []string        // names of query parameters that may hold a token
+	policy      *tinybird.Policy
+	minter      *tinybird.Minter
+	limiter     *pooledLimiter
+	forwarder   *forward.Forwarder
+	requests    tinybird.RequestLimits
+	workspace   string // the key of the acquired limiter; empty while none is held
 }
 
 // CaddyModule returns the Caddy module information.
@@ -105,8 +108,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	x := exchange{pipe: otherPipe}
-	x.setPlaceholders(r)
+	x := exchange{visitor: visitorOf(r), pipe: otherPipe}
 	err := h.serve(w, r, &x)
 	return h.finish(w, r, &x, err)
 }
@@ -118,7 +120,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) err
 	if err != nil {
 		return err
 	}
-	if x.identity, err = h.verifier.Authenticate(r); err != nil { //nolint:contextcheck // it takes the request, and with it its context
+	if x.identity, err = h.identify(r, x.visitor); err != nil { //nolint:contextcheck // it takes the request, and with it its context
 		return err
 	}
 	grant, err := h.policy.Authorize(pipe, format, x.identity)
@@ -150,6 +152,19 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) err
 		Token:    token,
 	})
 	return err
+}
+
+// identify returns who the request is from: what a clerk_auth before this handler decided, unless the handler has settings
+// of its own, or else what the request's token says.
+func (h *Handler) identify(r *http.Request, v *visitor) (*clerk.Identity, error) {
+	switch {
+	case h.Clerk == nil && v.decided:
+		return v.identity, v.refusal
+	case h.verifier == nil:
+		return nil, apierr.New(http.StatusInternalServerError, apierr.Internal, "Something is not set up here. Ask whoever runs this service.").Wrap(errNoClerk)
+	default:
+		return h.verifier.Authenticate(r)
+	}
 }
 
 // route knows the one shape of path that is served, and its two methods.

@@ -13,6 +13,8 @@ import (
 type collectors struct {
 	verifications *prometheus.CounterVec
 	refreshes     *prometheus.CounterVec
+	auth          *prometheus.CounterVec
+	replaced      *prometheus.CounterVec
 	requests      *prometheus.CounterVec
 	tokens        *prometheus.CounterVec
 	limited       *prometheus.CounterVec
@@ -31,6 +33,8 @@ func newCollectors() *collectors {
 	return &collectors{
 		verifications: counter("clerk", "verifications_total", "Session tokens looked at, by result.", "result"),
 		refreshes:     counter("clerk", "jwks_refreshes_total", "Attempts to load Clerk's keys, by result.", "result"),
+		auth:          counter("clerk", "auth_total", "Requests that clerk_auth or the provider clerk decided about, by result.", "result"),
+		replaced:      counter("clerk", "sessions_replaced_total", "Handshakes that ended the valid session of another user."),
 		requests:      counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", "pipe", "code"),
 		tokens:        counter("tinybird", "tokens_total", "Tinybird tokens used, minted or cached.", "result"),
 		limited:       counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", "pipe"),
@@ -48,7 +52,7 @@ func newCollectors() *collectors {
 func (c *collectors) register(ctx caddy.Context) {
 	registry := ctx.GetMetricsRegistry()
 	for _, collector := range []prometheus.Collector{
-		c.verifications, c.refreshes, c.requests, c.tokens, c.limited, c.dropped, c.upstream,
+		c.verifications, c.refreshes, c.auth, c.replaced, c.requests, c.tokens, c.limited, c.dropped, c.upstream,
 	} {
 		err := registry.Register(collector)
 		if already := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &already) {
@@ -81,3 +85,15 @@ func (c *collectors) answered(pipe string, status int, d time.Duration) {
 	}
 	c.upstream.WithLabelValues(pipe, class).Observe(d.Seconds())
 }
+
+// The results of authentication.
+const (
+	authSignedIn    = "signed_in"
+	authSignedOut   = "signed_out"  // let through without a session
+	authHandshake   = "handshake"   // sent to Clerk, or to itself after that
+	authRedirected  = "redirected"  // sent to sign in
+	authRefused     = "refused"     // 400, 401, 403
+	authUnavailable = "unavailable" // 5xx
+)
+
+func (c *collectors) authenticated(result string) { c.auth.WithLabelValues(result).Inc() }

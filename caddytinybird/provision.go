@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,14 +25,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 func (h *Handler) provision(ctx caddy.Context) error {
-	verifier, settings, err := verifierFor(ctx, h.Clerk)
-	if err != nil {
+	site := siteOf(ctx)
+	if err := h.provisionClerk(ctx, site); err != nil {
 		return err
 	}
-	h.verifier = verifier
-	if err := h.provisionPolicy(settings); err != nil {
+	if err := h.provisionPolicy(site.credentials); err != nil {
 		return err
 	}
+	site.tinybirds = append(site.tinybirds, h)
 	key, workspace, base, err := h.resolveWorkspace(ctx)
 	if err != nil {
 		return err
@@ -53,8 +54,33 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	return nil
 }
 
-// provisionPolicy compiles which pipes may be read, by whom, with which parameters.
-func (h *Handler) provisionPolicy(settings *Clerk) error {
+// provisionClerk settles whose sessions are accepted. Without settings of its own or global ones the handler relies on
+// a clerk_auth before it.
+func (h *Handler) provisionClerk(ctx caddy.Context, site *siteLoad) error {
+	settings := h.Clerk
+	var err error
+	if settings != nil {
+		err = settings.provision(ctx)
+	} else {
+		settings, err = globalClerk(ctx)
+	}
+	switch {
+	case err != nil:
+		return err
+	case settings != nil:
+		h.verifier, h.credentials = settings.verifier, settings.queryNames()
+	case !site.mayBeGuarded(ctx):
+		return errNoClerk
+	}
+	return nil
+}
+
+// errNoClerk is also what is logged about a request that no clerk_auth has seen.
+var errNoClerk = errors.New("nothing says whose sessions are accepted; add `clerk pk_...` inside tinybird, or as a global option, or a `clerk_auth` that runs before tinybird")
+
+// provisionPolicy compiles which pipes may be read, by whom, with which parameters. The credentials are the query parameters that
+// hold a session token for a clerk_auth of this site.
+func (h *Handler) provisionPolicy(credentials []string) error {
 	fixed, err := policyParams(h.FixedParams, resolveTemplate)
 	if err != nil {
 		return err
@@ -63,7 +89,7 @@ func (h *Handler) provisionPolicy(settings *Clerk) error {
 		FixedParams:      fixed,
 		RateLimit:        h.RateLimit.spec(),
 		CheckPlaceholder: clerk.CheckPlaceholder,
-		Credentials:      settings.queryNames(),
+		Credentials:      slices.Concat(h.credentials, credentials),
 	}
 	if h.Token != nil {
 		if c.TokenName, err = resolveTemplate("token name", h.Token.Name); err != nil {
@@ -170,16 +196,10 @@ func (h *Handler) provisionTokens(key tinybird.SigningKey, workspace string) err
 	return h.acquireLimiter(workspace, counters)
 }
 
-// Who writes the body of a refusal.
-const (
-	errorsJSON  = "json"
-	errorsCaddy = "caddy"
-)
-
 // Validate holds the rules that need no placeholder.
 func (h *Handler) Validate() error {
-	if h.Errors != "" && h.Errors != errorsJSON && h.Errors != errorsCaddy {
-		return fmt.Errorf("errors %s is not known; use json or caddy", tinybird.Shown(h.Errors))
+	if err := checkErrors(h.Errors); err != nil {
+		return err
 	}
 	if h.UpstreamErrors != "" && h.UpstreamErrors != "hide" && h.UpstreamErrors != "pass" {
 		return fmt.Errorf("upstream_errors %s is not known; use hide or pass", tinybird.Shown(h.UpstreamErrors))

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,12 +19,13 @@ import (
 	_ "github.com/seed-32cb3e43/caddy-tinybird"
 )
 
-// TestMain gives the configs of the documentation the two keys that they read from the environment. Loading one
+// TestMain gives the configs of the documentation the keys that they read from the environment. Loading one
 // starts to fetch Clerk's keys; the proxy, at which nobody listens, keeps that on this machine.
 func TestMain(m *testing.M) {
 	about := `{"u":"6f1c9a52-3f0e-4a53-9d0b-5a1e2c7d8b90","id":"0b7e4c11-8a55-4f0c-b1c3-9e2d7a6f5041","host":"eu_shared"}`
 	for name, value := range map[string]string{
 		"CLERK_PUBLISHABLE_KEY": "pk_test_" + base64.RawStdEncoding.EncodeToString([]byte("clerk.example.invalid$")),
+		"CLERK_SECRET_KEY":      "sk_test_" + strings.Repeat("k", 42),
 		"TINYBIRD_SIGNING_KEY":  signingKey(about),
 		"HTTPS_PROXY":           "http://127.0.0.1:1",
 		"HTTP_PROXY":            "http://127.0.0.1:1",
@@ -62,7 +64,7 @@ func TestCaddyfilesLoad(t *testing.T) {
 			})
 		}
 	}
-	if found < 15 {
+	if found < 40 {
 		t.Errorf("only %d Caddyfiles were found", found)
 	}
 }
@@ -85,6 +87,8 @@ func complete(t *testing.T, text string) string {
 		return site(nest("tinybird", withDefaults(rest)))
 	case "inside clerk":
 		return site(nest("tinybird", withDefaults(nest("clerk", "publishable_key {env.CLERK_PUBLISHABLE_KEY}\n"+rest))))
+	case "inside clerk_auth":
+		return site(nest("clerk_auth {env.CLERK_PUBLISHABLE_KEY}", rest))
 	case "global options":
 		return nest("", rest) + "\n" + site(nest("tinybird", withDefaults("")))
 	case "site":
@@ -150,7 +154,7 @@ func validate(t *testing.T, text string) {
 }
 
 // TestEveryOptionIsDescribed compares the tables of config.md with the options that the parser knows, both ways. The parser
-// lists them when it meets one that it does not know.
+// lists them when it meets one that it does not know. An option with several forms has a row for each.
 func TestEveryOptionIsDescribed(t *testing.T) {
 	t.Parallel()
 	const unknown = "no_such_option\n"
@@ -164,6 +168,7 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 		"limits of tinybird": nest("tinybird", nest("limits", unknown)),
 		"clerk":              nest("tinybird", nest("clerk", unknown)),
 		"limits of clerk":    nest("tinybird", nest("clerk", nest("limits", unknown))),
+		"clerk_auth":         nest("clerk_auth", unknown),
 	} {
 		t.Run(heading, func(t *testing.T) {
 			t.Parallel()
@@ -175,8 +180,11 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 			if known == nil {
 				t.Fatalf("the error does not list the options: %v", err)
 			}
-			sameSet(t, "the table below "+heading+" in config.md", strings.Split(known[1], ", "),
-				firstGroups(row, config.section(t, heading)))
+			described := firstGroups(row, config.section(t, heading))
+			if heading == "clerk_auth" { // which takes all that clerk takes
+				described = slices.Compact(append(described, firstGroups(row, config.section(t, "clerk"))...))
+			}
+			sameSet(t, "the table below "+heading+" in config.md", strings.Split(known[1], ", "), described)
 		})
 	}
 }

@@ -15,8 +15,6 @@ import (
 	"strings"
 	"testing"
 	"unicode"
-
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 )
 
 // page is a Markdown file.
@@ -222,22 +220,6 @@ func TestLogMessagesExist(t *testing.T) {
 	}
 }
 
-// TestPlaceholdersExist holds every {clerk.*} of the documentation against those that there are.
-func TestPlaceholdersExist(t *testing.T) {
-	t.Parallel()
-	placeholder := regexp.MustCompile(`\{(clerk\.[^{}\s]*)\}`)
-	for _, p := range pages(t) {
-		for _, name := range firstGroups(placeholder, read(t, p.path)) {
-			if strings.HasSuffix(name, "*") || strings.HasSuffix(name, "...") {
-				continue // stands for several
-			}
-			if err := clerk.CheckPlaceholder(strings.ReplaceAll(name, "<path>", "a.b")); err != nil {
-				t.Errorf("%s names {%s}: %v", p.path, name, err)
-			}
-		}
-	}
-}
-
 // TestCommandsExist accepts in shell blocks only what works in a fresh clone with nothing but Go. Transcripts that need
 // accounts or other tools are console blocks, which nobody runs.
 func TestCommandsExist(t *testing.T) {
@@ -271,25 +253,28 @@ func TestCommandsExist(t *testing.T) {
 // TestPromisesAreTested looks for the tests that SECURITY.md names.
 func TestPromisesAreTested(t *testing.T) {
 	t.Parallel()
-	paths, err := filepath.Glob("../caddytinybird/*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
 	declared := make(map[string]bool)
-	for _, path := range paths {
-		for _, d := range parse(t, path).Decls {
-			if f, ok := d.(*ast.FuncDecl); ok {
-				declared[f.Name.Name] = true
+	for _, pattern := range []string{"../caddytinybird/*_test.go", "../internal/*/*_test.go"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range paths {
+			for _, d := range parse(t, path).Decls {
+				if f, ok := d.(*ast.FuncDecl); ok {
+					declared[f.Name.Name] = true
+				}
 			}
 		}
 	}
-	named := firstGroups(regexp.MustCompile("`(TestP[1-9][A-Za-z0-9]*)`"), read(t, "../SECURITY.md"))
-	if len(named) != 8 {
-		t.Errorf("SECURITY.md names %d tests, but there are 8 promises", len(named))
+	security := readPage(t, "../SECURITY.md")
+	name := regexp.MustCompile("`(Test[A-Za-z0-9]*)`")
+	if promises := firstGroups(name, security.section(t, "Promises")); len(promises) != 8 {
+		t.Errorf("SECURITY.md names %d tests, but there are 8 promises", len(promises))
 	}
-	for _, name := range named {
+	for _, name := range firstGroups(name, security.prose) {
 		if !declared[name] {
-			t.Errorf("SECURITY.md names %s, which is not declared in caddytinybird", name)
+			t.Errorf("SECURITY.md names %s, which is not declared", name)
 		}
 	}
 }

@@ -55,6 +55,7 @@ const (
 	Internal            Code = "internal"
 	UpstreamUnreachable Code = "upstream_unreachable"
 	KeysUnavailable     Code = "keys_unavailable"
+	ClerkUnavailable    Code = "clerk_unavailable"
 	UpstreamTimeout     Code = "upstream_timeout"
 )
 

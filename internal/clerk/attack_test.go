@@ -100,7 +100,7 @@ func TestAttackAlgorithmAtTheSignature(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, f := p.open(&keyA().PublicKey)
+		_, f := p.open(signer{pub: &keyA().PublicKey, alg: algorithm})
 		return f
 	}
 	for _, alg := range []string{"none", "HS256", "PS256", "ES256", "EdDSA"} {

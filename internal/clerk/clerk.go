@@ -51,6 +51,8 @@ type Config struct {
 	// PublishableKey of the instance (pk_live_... or pk_test_...). It decides the cookies' suffix and whether
 	// the instance is one for development. Empty: no suffix, and production.
 	PublishableKey string
+	// Domain of a satellite, in production: its Frontend API is clerk.<domain>. Empty: not a satellite.
+	Domain string
 	// Issuers whose tokens are accepted. At least one.
 	Issuers []Issuer
 	// AuthorizedParties are the origins that may have asked for the token (claim azp).
@@ -70,6 +72,9 @@ type Config struct {
 	// AllowImpersonation accepts tokens with the claim act, which Clerk issues when someone signs in as
 	// another user.
 	AllowImpersonation bool
+	// AllowTemplates accepts tokens from JWT templates that say nothing of what they are for (no header parameter cat)
+	// and belong to no session (no claim sid). They outlive the session they were made in.
+	AllowTemplates bool
 	// MaxTokenSize in bytes. 0: 8 KiB.
 	MaxTokenSize int
 	// MaxIdentities that are remembered. 0: 10,000.
@@ -90,6 +95,7 @@ type Verifier struct {
 	others        []Source // the sources after it, in order
 	maxToken      int
 	impersonation bool
+	templates     bool
 	now           func() time.Time
 	observe       func(code apierr.Code)
 
@@ -111,6 +117,7 @@ func New(c Config) (*Verifier, error) {
 		others:        s.others,
 		maxToken:      s.maxToken,
 		impersonation: c.AllowImpersonation,
+		templates:     c.AllowTemplates,
 		now:           c.Now,
 		observe:       c.Observe,
 	}
@@ -131,7 +138,7 @@ func (v *Verifier) Close() { v.cache.close() }
 
 // Authenticate finds the request's session token and verifies it. The error is always an [*Error].
 func (v *Verifier) Authenticate(r *http.Request) (*Identity, error) {
-	d := v.decide(r)
+	d := v.decide(&visit{Request: r})
 	if d.state == signedIn {
 		v.observe("")
 		return d.identity, nil

@@ -55,6 +55,14 @@ func (c *Config) settle() (settled, error) {
 			return s, err
 		}
 	}
+	if c.Domain != "" {
+		if !isHost(c.Domain) {
+			return s, fmt.Errorf("satellite %q: want the domain of the satellite, such as satellite.example.com", c.Domain)
+		}
+		if !s.instance.Development {
+			s.instance.FrontendAPI = "clerk." + c.Domain
+		}
+	}
 	if s.issuers, err = settleIssuers(c.Issuers); err != nil {
 		return s, err
 	}
@@ -113,7 +121,7 @@ func settleIssuers(list []Issuer) ([]*issuer, error) {
 // checkIssuer accepts what can be the iss of a Clerk token: an absolute URL, compared to the letter.
 func checkIssuer(text string) error {
 	u, err := url.Parse(text)
-	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") ||
+	if err != nil || u.Host == "" || (u.Scheme != schemeHTTPS && u.Scheme != schemeHTTP) ||
 		u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return fmt.Errorf("issuer %q: want the exact value of the claim iss, such as https://clerk.example.com", text)
 	}

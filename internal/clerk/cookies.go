@@ -15,13 +15,19 @@ const (
 	cookieClientUAT
 	cookieRefresh
 	cookieDevBrowser
+	cookieHandshake
+	cookieNonce
 	cookieCount
 )
 
-// devBrowser is the name of a cookie and of a query parameter.
-const devBrowser = "__clerk_db_jwt"
+// Names of cookies that are names of query parameters, too.
+const (
+	devBrowser     = "__clerk_db_jwt"
+	handshakeToken = "__clerk_handshake"
+	handshakeNonce = "__clerk_handshake_nonce"
+)
 
-var cookieNames = [cookieCount]string{"__session", "__client_uat", "__refresh", devBrowser}
+var cookieNames = [cookieCount]string{"__session", "__client_uat", "__refresh", devBrowser, handshakeToken, handshakeNonce}
 
 // maxCookies is the size of all Cookie header fields together beyond which none is read. Browsers and the
 // servers behind this one give up long before. To read some of them would let whoever can plant a cookie in
@@ -46,38 +52,44 @@ func (j *jars) chosen(suffixed bool) *jar {
 // quotes and is percent-decoded once. Decoding happens after splitting, so an encoded separator in a value
 // makes no cookie. Several header fields are as one (RFC 9113, 8.2.3).
 func readCookies(h http.Header, suffix string) jars {
+	var found jars
+	var seen struct{ plain, own [cookieCount]bool }
+	eachCookie(h, func(key, value string) {
+		if i := slices.Index(cookieNames[:], key); i >= 0 {
+			found.plain.put(i, &seen.plain[i], value)
+			return
+		}
+		bare, own := strings.CutSuffix(key, "_"+suffix)
+		if i := slices.Index(cookieNames[:], bare); i >= 0 && own && suffix != "" {
+			found.own.put(i, &seen.own[i], value)
+		}
+	})
+	return found
+}
+
+// eachCookie calls f for each cookie that can be one of Clerk's, or for none if there is too much of them.
+func eachCookie(h http.Header, f func(name, value string)) {
 	size := 0
 	for _, line := range h["Cookie"] {
 		if size += len(line); size > maxCookies {
-			return jars{}
+			return
 		}
 	}
-	var found jars
-	var seen struct{ plain, own [cookieCount]bool }
 	for _, line := range h["Cookie"] {
 		for line != "" {
 			var pair string
 			pair, line, _ = strings.Cut(line, ";")
 			key, value, ok := strings.Cut(pair, "=")
-			if key = strings.Trim(key, " \t"); !ok || !strings.HasPrefix(key, "__") {
-				continue
-			}
-			if i := slices.Index(cookieNames[:], key); i >= 0 {
-				found.plain.put(i, &seen.plain[i], value)
-				continue
-			}
-			bare, own := strings.CutSuffix(key, "_"+suffix)
-			if i := slices.Index(cookieNames[:], bare); i >= 0 && own && suffix != "" {
-				found.own.put(i, &seen.own[i], value)
+			if key = strings.Trim(key, " \t"); ok && strings.HasPrefix(key, "__") {
+				f(key, strings.Trim(value, " \t"))
 			}
 		}
 	}
-	return found
 }
 
 func (j *jar) put(i int, seen *bool, value string) {
 	if !*seen {
-		j[i], *seen = decodeCookie(strings.Trim(value, " \t")), true
+		j[i], *seen = decodeCookie(value), true
 	}
 }
 

@@ -33,6 +33,12 @@ const (
 	reasonSessionNBF      = "session-token-nbf"
 	reasonSessionIAT      = "session-token-iat-in-the-future"
 	reasonSessionExpired  = "session-token-expired-refresh-" // and why it was not refreshed
+	reasonTokenMissing    = "session-token-missing"
+	reasonCrossOrigin     = "primary-domain-cross-origin-sync"
+	reasonSatellite       = "satellite-needs-syncing"
+	reasonPrimary         = "primary-responds-to-syncing"
+	reasonOrganization    = "active-organization-mismatch"
+	reasonUnexpected      = "unexpected-error"
 
 	// reasonPending is ours: the SDK calls such a request signed-in and then shows the application nobody.
 	reasonPending = "session-pending"
@@ -178,11 +184,20 @@ var (
 		status: http.StatusServiceUnavailable, code: apierr.KeysUnavailable, reason: reasonKeysFailedToLoad,
 		message: "The keys that session tokens are verified with are not available yet. Try again.",
 	}
+	failAway = &failure{
+		status: http.StatusServiceUnavailable, code: apierr.ClerkUnavailable, reason: reasonUnexpected,
+		message: "Clerk, which keeps the session, cannot be reached. Try again.",
+	}
 	failInternal = &failure{
-		status: http.StatusInternalServerError, code: apierr.Internal, reason: "unexpected-error",
+		status: http.StatusInternalServerError, code: apierr.Internal, reason: reasonUnexpected,
 		message: "The session token could not be verified because of an internal error.",
 	}
 )
+
+// isOfTime reports whether the token is only out of its time.
+func (f *failure) isOfTime() bool {
+	return f.reason == reasonExpired || f.reason == reasonNotActive || f.reason == reasonIssuedLater
+}
 
 // asFailure is err as a failure; every error of a verification is one.
 func asFailure(err error) *failure {

@@ -127,7 +127,7 @@ func newFakeKeys(t testing.TB, kid string, key *rsa.PublicKey) *fakeKeys {
 
 func testJWK(t testing.TB, kid string, key any) jwkset.JWK {
 	t.Helper()
-	jwk, err := jwkset.NewJWKFromKey(key, jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: kid}})
+	jwk, err := jwkset.NewJWKFromKey(key, jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: kid, ALG: jwkset.AlgRS256}})
 	if err != nil {
 		t.Fatal(err)
 	}

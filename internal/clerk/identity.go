@@ -66,9 +66,7 @@ func (c claims) version2() bool {
 
 // readV1 reads the organization from org_id, org_slug, org_role and org_permissions.
 func (id *Identity) readV1(c claims) {
-	if id.OrgID, _ = c.text("org_id"); id.OrgID == "" {
-		return
-	}
+	id.OrgID, _ = c.text("org_id")
 	id.OrgSlug, _ = c.text("org_slug")
 	id.OrgRole, _ = c.text("org_role")
 	list, _ := c["org_permissions"].([]any)
@@ -90,9 +88,7 @@ func (id *Identity) readV2(c claims) {
 	}
 	org, _ := c["o"].(map[string]any)
 	o := claims(org)
-	if id.OrgID, _ = o.text("id"); id.OrgID == "" {
-		return
-	}
+	id.OrgID, _ = o.text("id")
 	id.OrgSlug, _ = o.text("slg")
 	if role, _ := o.text("rol"); role != "" {
 		id.OrgRole = "org:" + role
@@ -103,12 +99,14 @@ func (id *Identity) readV2(c claims) {
 }
 
 // HasRole reports whether the role in the active organization is role, such as "org:admin".
-func (id *Identity) HasRole(role string) bool { return role != "" && role == id.OrgRole }
+func (id *Identity) HasRole(role string) bool {
+	return id.OrgID != "" && role != "" && role == id.OrgRole
+}
 
 // HasPermission reports whether the session has the permission in the active organization, such as
 // "org:reports:read".
 func (id *Identity) HasPermission(permission string) bool {
-	return slices.Contains(id.Permissions, permission)
+	return id.OrgID != "" && slices.Contains(id.Permissions, permission)
 }
 
 // HasFeature reports whether the organization or the user has the feature: "dashboard", or with a scope

@@ -52,16 +52,16 @@ func TestOrganization(t *testing.T) {
 			"org_1", "acme", "org:admin",
 			[]string{"org:a:read", "org:a:write"},
 		},
-		"version 1, no org":          {`{"org_role":"org:admin","org_permissions":["org:a:read"]}`, "", "", "", nil},
+		"version 1, no org":          {`{"org_role":"org:admin","org_permissions":["org:a:read"]}`, "", "", "org:admin", []string{"org:a:read"}},
 		"version 1, odd types":       {`{"org_id":"org_1","org_slug":1,"org_role":["org:admin"],"org_permissions":"org:a:read"}`, "org_1", "", "", nil},
-		"version 1, org a number":    {`{"org_id":1,"org_role":"org:admin"}`, "", "", "", nil},
+		"version 1, org a number":    {`{"org_id":1,"org_role":"org:admin"}`, "", "", "org:admin", nil},
 		"version 1, o is ignored":    {`{"o":{"id":"org_2","rol":"admin"}}`, "", "", "", nil},
 		"version 2, v1 is ignored":   {`{"v":2,"org_id":"org_1","org_role":"org:admin"}`, "", "", "", nil},
 		"version 2 as a float":       {`{"v":2.0,"o":{"id":"org_1"}}`, "org_1", "", "", nil},
 		"version a string":           {`{"v":"2","o":{"id":"org_2","rol":"admin"},"org_id":"org_1"}`, "org_1", "", "", nil},
 		"version 3":                  {`{"v":3,"o":{"id":"org_2","rol":"admin"},"org_id":"org_1"}`, "org_1", "", "", nil},
-		"version 2, o without id":    {`{"v":2,"fea":"o:a","o":{"rol":"admin","per":"read","fpm":"1"}}`, "", "", "", nil},
-		"version 2, id a number":     {`{"v":2,"o":{"id":7,"rol":"admin"}}`, "", "", "", nil},
+		"version 2, o without id":    {`{"v":2,"fea":"o:a","o":{"rol":"admin","per":"read","fpm":"1"}}`, "", "", "org:admin", []string{"org:a:read"}},
+		"version 2, id a number":     {`{"v":2,"o":{"id":7,"rol":"admin"}}`, "", "", "org:admin", nil},
 		"version 2, o a list":        {`{"v":2,"o":["org_1"]}`, "", "", "", nil},
 		"version 2, no role":         {`{"v":2,"o":{"id":"org_1"}}`, "org_1", "", "", nil},
 		"version 2, prefixed role":   {`{"v":2,"o":{"id":"org_1","rol":"org:admin"}}`, "org_1", "", "org:org:admin", nil},
@@ -72,6 +72,10 @@ func TestOrganization(t *testing.T) {
 			id := identityOf(t, c.doc)
 			if id.OrgID != c.id || id.OrgSlug != c.slug || id.OrgRole != c.role || !slices.Equal(id.Permissions, c.permissions) {
 				t.Errorf("%+v", id)
+			}
+			// The SDK shows a role without an organization. It is worth nothing.
+			if id.OrgID == "" && (id.HasRole("org:admin") || id.HasPermission("org:a:read")) {
+				t.Error("a role in no organization is granted")
 			}
 		})
 	}
@@ -104,7 +108,7 @@ func TestPermissions(t *testing.T) {
 		"user's feature first":            {"u:x,o:a", "read,manage", "0,3", nil},
 		"user's feature first, both read": {"u:x,o:a", "read,manage", "1,3", []string{"org:a:read"}},
 		"user's feature last":             {"o:a,u:x", "read,manage", "3,0", []string{"org:a:read", "org:a:manage"}},
-		"unknown scope first":             {"z:a,o:b", "read,manage", "1,2", nil},
+		"unknown scope first":             {"z:a,o:b", "read,manage", "1,2", []string{"org:b:read"}},
 		"no colon first":                  {"x,o:b", "read", "1,0", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,13 +24,17 @@ var (
 func (i *issuer) signer(ctx context.Context, p *parsed) (signer, *failure) {
 	fault := headerFault(p.header)
 	if i.static != nil {
-		return signer{pub: i.static, generation: i.keys.Generation()}, fault
+		if fault == nil && p.alg() != algorithm { // what the key of the dashboard is for
+			fault = failKey
+		}
+		return signer{pub: i.static, alg: algorithm, generation: i.keys.Generation()}, fault
 	}
 	if f := i.ready(ctx, p.kid(), fault); f != nil {
 		return signer{}, f
 	}
-	s := signer{generation: i.keys.Generation()}
-	key, err := i.lookup.KeyfuncCtx(ctx)(&jwt.Token{Header: map[string]any{jwkset.HeaderKID: p.kid(), "alg": algorithm}})
+	s := signer{alg: p.alg(), generation: i.keys.Generation()}
+	// It compares the algorithm with that of the key, if the key has one.
+	key, err := i.lookup.KeyfuncCtx(ctx)(&jwt.Token{Header: map[string]any{jwkset.HeaderKID: p.kid(), "alg": s.alg}})
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:

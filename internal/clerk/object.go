@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth of the JSON in a token. Clerk's own claims are two levels deep.
-const maxDepth = 64
+// maxDepth of the JSON in a token is that of encoding/json. The token's size is the narrower bound.
+const maxDepth = 10_000
 
 var (
 	errNotUTF8   = errors.New("not UTF-8")

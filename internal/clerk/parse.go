@@ -10,8 +10,16 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// algorithm is the only one that is accepted. The token's header never selects another.
+// algorithm is that of Clerk's tokens.
 const algorithm = "RS256"
+
+// algorithms are those that are accepted: signatures by an RSA key (RFC 7518, 3.3). If the key says which one it
+// is for, as Clerk's keys do, the token's header cannot select another.
+var algorithms = map[string]*jwt.SigningMethodRSA{
+	algorithm: jwt.SigningMethodRS256,
+	"RS384":   jwt.SigningMethodRS384,
+	"RS512":   jwt.SigningMethodRS512,
+}
 
 // maxHeader is the longest header of a token, as it is sent. Clerk's have less than 300 characters.
 const maxHeader = 1 << 10
@@ -69,9 +77,13 @@ func parse(token string) (*parsed, error) {
 	return &p, nil
 }
 
-// open verifies the signature with the key and by the one algorithm, and then decodes all of the token.
-func (p *parsed) open(key *rsa.PublicKey) (claims, *failure) {
-	switch err := jwt.SigningMethodRS256.Verify(p.input, p.signature, key); {
+// open verifies the signature with the key and by its algorithm, and then decodes all of the token.
+func (p *parsed) open(s signer) (claims, *failure) {
+	method, ok := algorithms[s.alg]
+	if !ok {
+		return nil, failAlgorithm
+	}
+	switch err := method.Verify(p.input, p.signature, s.pub); {
 	case errors.Is(err, rsa.ErrVerification):
 		return nil, failSignature
 	case err != nil:
@@ -85,6 +97,9 @@ func (p *parsed) open(key *rsa.PublicKey) (claims, *failure) {
 	// Once more, because what was judged before was read by another decoder.
 	if f := headerFault(header); f != nil {
 		return nil, f
+	}
+	if header["alg"] != s.alg {
+		return nil, failAlgorithm
 	}
 	signed, err := decodeJSON(body)
 	if err != nil {
@@ -121,6 +136,12 @@ func (p *parsed) kid() string {
 	return kid
 }
 
+// alg is the algorithm the token says it is signed by.
+func (p *parsed) alg() string {
+	alg, _ := p.header["alg"].(string)
+	return alg
+}
+
 // The values of the header parameter cat, which says what a token is for.
 const (
 	categorySession = "cl_B7d4PD111AAA"
@@ -141,6 +162,12 @@ func (p *parsed) otherKind() bool {
 	return ok && cat != categorySession && cat != categoryIgnored
 }
 
+// uncategorized reports whether the token says nothing of what it is for, as all did in the past.
+func (p *parsed) uncategorized() bool {
+	cat, ok := p.header["cat"]
+	return !ok || cat == categoryIgnored
+}
+
 // isOpaque reports whether the token is one of Clerk's opaque ones: machine, OAuth or API key.
 func isOpaque(token string) bool {
 	return strings.HasPrefix(token, "mt_") || strings.HasPrefix(token, "oat_") || strings.HasPrefix(token, "ak_")
@@ -152,11 +179,7 @@ func headerFault(header map[string]any) *failure {
 	if typ, ok := header["typ"]; ok && typ != "JWT" {
 		return failHeader
 	}
-	switch header["alg"] {
-	case algorithm:
-	case "RS384", "RS512":
-		return failKey // the SDK knows them by name, but not with Clerk's keys
-	default:
+	if alg, _ := header["alg"].(string); algorithms[alg] == nil {
 		return failAlgorithm
 	}
 	for _, name := range []string{"crit", "b64"} {

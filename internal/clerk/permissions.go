@@ -10,18 +10,22 @@ import (
 //
 // What "i-th feature" means where fea also lists features of the user is read in two ways: Clerk's SDK counts
 // the features of the organization, Clerk's documentation all. A permission is granted where both agree, so
-// that neither reading grants too much.
+// that neither reading grants too much. A feature of an unknown scope has no place in either.
 func permissions(fea, per, fpm string) []string {
 	names, masks := splitList(per), parseMasks(splitList(fpm))
 	granted := []string{}
-	ofOrg := 0
-	for i, f := range splitList(fea) {
-		scope, feature, ok := strings.Cut(f, ":")
-		if !ok || feature == "" || scopes[scope]&scopeOrg == 0 {
+	ofAll, ofOrg := -1, -1
+	for _, f := range splitList(fea) {
+		scope, feature, scoped := strings.Cut(f, ":")
+		if scoped && scopes[scope] == 0 {
 			continue
 		}
-		a, b := mask(masks, ofOrg), mask(masks, i)
+		ofAll++
+		if feature == "" || scopes[scope]&scopeOrg == 0 {
+			continue
+		}
 		ofOrg++
+		a, b := mask(masks, ofOrg), mask(masks, ofAll)
 		for j, name := range names {
 			if name != "" && a.Bit(j) == 1 && b.Bit(j) == 1 {
 				granted = append(granted, "org:"+feature+":"+name)

@@ -1,6 +1,9 @@
 package clerk
 
-import "net/http"
+import (
+	"net/http"
+	"net/url"
+)
 
 // state is what a request is, in the SDK's terms.
 type state uint8
@@ -18,9 +21,14 @@ type decision struct {
 	state    state
 	reason   string // the SDK's, unless signed in
 	token    string // the token that was judged, if any
-	suffixed bool   // the cookies with the instance's suffix counted
 	identity *Identity
 	failure  *failure
+
+	// What a Site adds.
+	cookies  []string  // Set-Cookie fields
+	location string    // where to send the browser, if not to a handshake
+	replaced *Identity // whose valid session came to an end by this
+	notice   error     // for the operator
 }
 
 func out(s state, f *failure) decision {
@@ -29,8 +37,7 @@ func out(s state, f *failure) decision {
 
 // decide finds the token and judges it. A token in the header is the last word: a cookie is no fallback for a
 // bad one. Then the first of the other sources that holds a token, or the traces of a session, decides.
-func (v *Verifier) decide(request *http.Request) decision {
-	r := &visit{Request: request}
+func (v *Verifier) decide(r *visit) decision {
 	if v.header {
 		token, f := headerToken(r.Header)
 		if f != nil {
@@ -62,7 +69,18 @@ func (v *Verifier) decide(request *http.Request) decision {
 type visit struct {
 	*http.Request
 
+	site *Site    // that can do something about a request that is not signed in; may be nil
+	at   *url.URL // of the request as the browser sees it, if there is a site
 	jars *jars
+}
+
+// asks reports whether the query has a parameter of that name, as the browser sent it.
+func (r *visit) asks(name string) bool {
+	u := r.at
+	if u == nil {
+		u = r.URL
+	}
+	return u.Query().Has(name)
 }
 
 func (v *Verifier) cookies(r *visit) *jars {
@@ -94,8 +112,12 @@ func (v *Verifier) decideToken(r *visit, token string) decision {
 // decideCookies judges the session of a browser. found is false if the cookies show no trace of one.
 func (v *Verifier) decideCookies(r *visit) (d decision, found bool) {
 	s := v.readSession(v.cookies(r))
-	d = v.decideSession(r, &s)
-	d.token, d.suffixed = s.token, s.suffixed
+	if r.site == nil {
+		d = v.decideSession(r, &s)
+	} else if d, found = r.site.decideSession(r, &s); found {
+		return d, true
+	}
+	d.token = s.token
 	return d, s.token != "" || s.clientUAT != 0
 }
 
@@ -103,7 +125,7 @@ func (v *Verifier) decideSession(r *visit, s *session) decision {
 	if v.instance.Development {
 		j := v.cookies(r)
 		switch {
-		case r.URL.Query().Has(devBrowser):
+		case r.asks(devBrowser):
 			return out(handshake, failDevSync)
 		case *j == jars{}:
 			return out(handshake, failDevNobody)
@@ -139,7 +161,10 @@ func (v *Verifier) decideCandidate(r *visit, c candidate) decision {
 	d := out(signedOut, f)
 	switch f.reason {
 	case reasonExpired:
-		d.state, d.reason = handshake, reasonSessionExpired+v.notRefreshed(r)
+		if d = v.refresh(r, c); d.state == signedIn {
+			return d
+		}
+		d.state, d.reason = handshake, reasonSessionExpired+d.reason
 	case reasonNotActive:
 		d.state, d.reason = handshake, reasonSessionNBF
 	case reasonIssuedLater:
@@ -148,14 +173,19 @@ func (v *Verifier) decideCandidate(r *visit, c candidate) decision {
 	return d
 }
 
-// notRefreshed says why an expired token was not exchanged for a new one.
-func (v *Verifier) notRefreshed(r *visit) string {
+// refresh exchanges an expired token for a new one if there is somebody to ask. The reason is why it was not.
+func (v *Verifier) refresh(r *visit, c candidate) decision {
+	d := out(signedOut, failExpired)
+	token := v.cookies(r).own[cookieRefresh]
 	switch {
 	case r.Method != http.MethodGet:
-		return "non-eligible-non-get"
-	case v.cookies(r).own[cookieRefresh] == "":
-		return "non-eligible-no-refresh-cookie"
+		d.reason = "non-eligible-non-get"
+	case token == "":
+		d.reason = "non-eligible-no-refresh-cookie"
+	case r.site == nil || r.site.backend == nil:
+		d.reason = "missing-api-client"
 	default:
-		return "missing-api-client"
+		return r.site.refresh(r, c, token)
 	}
+	return d
 }

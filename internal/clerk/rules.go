@@ -108,9 +108,9 @@ func (r *rules) expired(exp int64, now time.Time) bool {
 }
 
 // checkSession holds the claims of a verified token against what only a session has.
-func checkSession(c claims, impersonation bool) *failure {
+func (v *Verifier) checkSession(p *parsed, c claims) *failure {
 	// A token from a JWT template has no sid. It outlives the session it was minted in.
-	if sid, _ := c.text("sid"); sid == "" {
+	if sid, _ := c.text("sid"); sid == "" && (!v.templates || !p.uncategorized()) {
 		return failType
 	}
 	switch c["sts"] {
@@ -121,7 +121,7 @@ func checkSession(c claims, impersonation bool) *failure {
 	default:
 		return failStatus
 	}
-	if c["act"] != nil && !impersonation {
+	if c["act"] != nil && !v.impersonation {
 		return failActor
 	}
 	return nil

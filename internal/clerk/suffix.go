@@ -8,6 +8,7 @@ type session struct {
 	token     string
 	candidate candidate // of token, if there is one
 	clientUAT int64
+	marked    bool // there is a client_uat, whatever it says
 }
 
 // pair is one set of cookies, the plain or the suffixed one.
@@ -42,7 +43,7 @@ func (v *Verifier) readSession(j *jars) session {
 			chosen = own
 		}
 	}
-	return session{suffixed: suffixed, token: chosen.token, candidate: chosen.candidate, clientUAT: parseClientUAT(chosen.uat)}
+	return session{suffixed: suffixed, token: chosen.token, candidate: chosen.candidate, clientUAT: parseClientUAT(chosen.uat), marked: chosen.uat != ""}
 }
 
 // usesSuffix decides which of the two sets of cookies counts. All of it rests on unverified claims: it selects

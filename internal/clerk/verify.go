@@ -10,6 +10,7 @@ import (
 
 // candidate is a token that is to be judged: known from an earlier verification, or taken apart.
 type candidate struct {
+	raw    string
 	key    digest
 	known  *entry
 	parsed *parsed
@@ -17,7 +18,7 @@ type candidate struct {
 }
 
 func (v *Verifier) candidate(raw string) candidate {
-	var c candidate
+	c := candidate{raw: raw}
 	switch {
 	case len(raw) > v.maxToken:
 		c.fault = failTooLarge
@@ -82,12 +83,19 @@ func (v *Verifier) verifyToken(ctx context.Context, c candidate) (*verified, *fa
 		return nil, failHeader
 	}
 	i := v.choose(c.parsed.claims)
+	return withKey(ctx, i, c.parsed, func(s signer) (*verified, *failure) { return v.share(c, i, s) })
+}
+
+// withKey calls use with the key that must have signed the token, and again with a new one if the signature is
+// wrong and the keys have changed.
+func withKey[T any](ctx context.Context, i *issuer, p *parsed, use func(signer) (T, *failure)) (T, *failure) {
+	var none T
 	for again := false; ; again = true {
-		s, f := i.signer(ctx, c.parsed)
+		s, f := i.signer(ctx, p)
 		if f != nil {
-			return nil, f
+			return none, f
 		}
-		t, f := v.share(c, i, s)
+		t, f := use(s)
 		if f == nil || f.reason != reasonSignature || again {
 			return t, i.doubt(f)
 		}
@@ -99,9 +107,9 @@ func (v *Verifier) verifyToken(ctx context.Context, c candidate) (*verified, *fa
 			continue
 		}
 		if ctx.Err() != nil {
-			return nil, interrupted(ctx)
+			return none, interrupted(ctx)
 		}
-		return nil, f
+		return none, f
 	}
 }
 
@@ -120,6 +128,7 @@ func (v *Verifier) choose(unverified claims) *issuer {
 // signer is the key that must have signed a token.
 type signer struct {
 	pub        *rsa.PublicKey
+	alg        string
 	generation uint64 // of the key set, from before it was asked
 }
 
@@ -146,7 +155,7 @@ func (v *Verifier) verify(c candidate, i *issuer, s signer) (t *verified, err er
 	if e, ok := v.cache.get(c.key, &v.rules, v.now()); ok { // verified since the look-up
 		return &verified{claims: e.identity.Claims, identity: e.identity}, nil
 	}
-	signed, f := c.parsed.open(s.pub)
+	signed, f := c.parsed.open(s)
 	if f == nil {
 		f = v.rules.check(signed, i.url, v.now())
 	}
@@ -154,7 +163,7 @@ func (v *Verifier) verify(c candidate, i *issuer, s signer) (t *verified, err er
 		return nil, f
 	}
 	t = &verified{claims: signed}
-	if t.fault = checkSession(signed, v.impersonation); t.fault != nil {
+	if t.fault = v.checkSession(c.parsed, signed); t.fault != nil {
 		return t, nil
 	}
 	t.identity = newIdentity(signed)

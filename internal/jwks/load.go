@@ -3,6 +3,7 @@ package jwks
 import (
 	"context"
 	"crypto/rsa"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -84,15 +85,16 @@ func (p *schedule) after(err error, refresh time.Duration) time.Duration {
 	if err == nil {
 		p.answered, p.failures = true, 0
 	} else {
-		next = p.retry(refresh)
+		next = p.retry(refresh, err)
 	}
 	p.due = time.Now().Add(next)
 	return next
 }
 
-func (p *schedule) retry(refresh time.Duration) time.Duration {
+func (p *schedule) retry(refresh time.Duration, err error) time.Duration {
 	first, most := firstLoadRetry, firstLoadRetryMax
-	if p.answered {
+	// An issuer that answers with keys of which none can be used will not have others in a second.
+	if p.answered || errors.Is(err, errNoneFit) {
 		first, most = refreshRetry, refreshRetryMax
 	}
 	next := min(jitter(first<<min(p.failures, 20)), most, refresh)
@@ -158,8 +160,8 @@ func (s *Set) adopt(r result) (changed bool) {
 	return changed
 }
 
-// sameKeys compares key ids and material. The material alone decides what a signature is worth; use and alg are
-// the same for all keys that ParseSet lets through.
+// sameKeys compares key ids, material and alg: they decide what a signature is worth. use is the same for all keys
+// that ParseSet lets through.
 func (sn *snapshot) sameKeys(o *snapshot) bool {
 	if o == nil || len(sn.byKID) != len(o.byKID) {
 		return false
@@ -171,7 +173,7 @@ func (sn *snapshot) sameKeys(o *snapshot) bool {
 		}
 		a, aok := k.Key().(*rsa.PublicKey)
 		b, bok := other.Key().(*rsa.PublicKey)
-		if !aok || !bok || !a.Equal(b) {
+		if !aok || !bok || !a.Equal(b) || k.Marshal().ALG != other.Marshal().ALG {
 			return false
 		}
 	}

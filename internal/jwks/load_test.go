@@ -227,7 +227,7 @@ func TestKeyRemovedFromTheSetDisappears(t *testing.T) {
 
 func TestGenerationChangesWithTheKeysOnly(t *testing.T) {
 	t.Parallel()
-	bare := `{"kty":"RSA","kid":"a","n":"` + b64(modulus(2048, "1")) + `","e":"AQAB"}`
+	bare := `{"kty":"RSA","alg":"RS256","kid":"a","n":"` + b64(modulus(2048, "1")) + `","e":"AQAB"}`
 	for _, c := range []struct {
 		name   string
 		body   string
@@ -236,6 +236,7 @@ func TestGenerationChangesWithTheKeysOnly(t *testing.T) {
 		{"same", doc(key("a", "1"), key("b", "2")), false},
 		{"other order", doc(key("b", "2"), key("a", "1")), false},
 		{"other metadata", doc(bare, key("b", "2")), false},
+		{"other alg", doc(strings.Replace(key("a", "1"), "RS256", "RS512", 1), key("b", "2")), true},
 		{"an unusable key more", doc(key("a", "1"), key("b", "2"), `{"kty":"oct"}`), false},
 		{"key added", doc(key("a", "1"), key("b", "2"), key("c", "3")), true},
 		{"key removed", doc(key("a", "1")), true},

@@ -121,14 +121,17 @@ func parseKey(raw json.RawMessage) (jwkset.JWK, error) {
 	return out, nil
 }
 
+// algorithms are those of RSA keys that Clerk's SDK knows.
+var algorithms = []string{"RS256", "RS384", "RS512"}
+
 func checkPurpose(k jwk) error {
 	switch {
 	case k.kty != "RSA":
 		return errors.New("it is no RSA key")
 	case k.use != "" && k.use != "sig":
 		return errors.New("its use is not \"sig\"")
-	case k.alg != "" && k.alg != "RS256":
-		return errors.New("its alg is not \"RS256\"")
+	case k.alg != "" && !slices.Contains(algorithms, k.alg):
+		return errors.New("its alg is not \"RS256\", \"RS384\" or \"RS512\"")
 	case k.ops != nil && !slices.Contains(k.ops, "verify"):
 		return errors.New("its key_ops lack \"verify\"")
 	case k.kid == "" || len(k.kid) > maxKID:

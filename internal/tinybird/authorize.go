@@ -52,7 +52,7 @@ func (p *Policy) Authorize(pipe, format string, s Subject) (*Grant, error) {
 		return nil, apierr.NoEndpoint()
 	}
 	for _, r := range pol.require {
-		if !r.holds(s) {
+		if !r.Holds(s) {
 			return nil, apierr.New(http.StatusForbidden, apierr.NotAllowed,
 				"You are not allowed to read this endpoint: it asks for a role, permission, feature or plan that you do not have.").
 				Wrap(fmt.Errorf("pipe %s: require %s %s does not hold", pol.name, r.Kind, strings.Join(r.Values, " ")))

@@ -43,8 +43,8 @@ func CheckRequirement(r Requirement) error {
 	return nil
 }
 
-// holds reports whether the identity has any of the values.
-func (r Requirement) holds(s Subject) bool {
+// Holds reports whether the identity has any of the values.
+func (r Requirement) Holds(s Subject) bool {
 	var has func(string) bool
 	switch r.Kind {
 	case KindRole:

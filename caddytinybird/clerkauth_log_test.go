@@ -1,0 +1,90 @@
+package caddytinybird
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
+)
+
+// accessLine is what a line of the access log tells about the user.
+type accessLine struct {
+	Logger  string      `json:"logger"`
+	Status  int         `json:"status"`
+	UserID  string      `json:"user_id"`
+	User    string      `json:"clerk_user"`
+	Org     string      `json:"clerk_org"`
+	Headers http.Header `json:"resp_headers"`
+}
+
+// TestP4ClerkAuthLogs: the access log tells who a request was from, and no log has a token, also of those that Clerk is sent. It runs
+// alone, because Caddy's logging is one for the process.
+//
+//nolint:paralleltest // see above
+func TestP4ClerkAuthLogs(t *testing.T) {
+	stack := newLiveStack(t)
+	logFile := filepath.Join(t.TempDir(), "log")
+	const secret = "sk_live_planted0123456789012345678901234567890123"
+	s := newSite(t, stack, "global log {\nglobal output file "+logFile+"\nglobal level DEBUG\nglobal }\nlog\n"+
+		strings.Replace(auth, "issuer", "secret_key "+secretFile(t, secret)+"\nissuer", 1)+"respond ok")
+	ada, err := stack.Issuer.Token("ada")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []func(*http.Request){
+		s.as(t, "ada"), nil, asDocument, s.as(t, "ada", devstack.ForeignKey()), s.as(t, "ben", devstack.Expired()),
+		s.withCookies(t, "cleo", devstack.Pending()), all(s.withCookies(t, "ada", devstack.Expired()), asDocument),
+	} {
+		s.ask(t, "/", change)
+	}
+	for _, route := range s.server.Routes {
+		for _, handler := range route.Handlers {
+			if h, ok := handler.(*ClerkAuth); ok {
+				location := "https://clerk.example.com/v1/client/handshake?redirect_url=https%3A%2F%2Fx.example&__session=" + ada + "&a=b&__clerk_db_jwt=dvb_planted"
+				h.site = decided{&clerk.Outcome{Status: clerk.Handshake, Refusal: refusalFor(t, stack), Location: location, Cookies: []string{"__session=" + ada}}}
+				if got := s.ask(t, "/", nil); got.Header.Get("Location") != location {
+					t.Errorf("the browser is sent to %s", got.Header.Get("Location"))
+				}
+			}
+		}
+	}
+	logged, err := os.ReadFile(logFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, planted := range []string{secret, "planted", "eyJhbGciOi"} {
+		if bytes.Contains(logged, []byte(planted)) {
+			t.Errorf("%s is in the log: %s", planted, logged)
+		}
+	}
+	u, _ := devstack.UserByKey("ada")
+	var lines []accessLine
+	for scanner := bufio.NewScanner(bytes.NewReader(logged)); scanner.Scan(); {
+		var line accessLine
+		if err := json.Unmarshal(scanner.Bytes(), &line); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(line.Logger, "http.log.access") {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) != 8 {
+		t.Fatalf("%d requests were logged: %s", len(lines), logged)
+	}
+	if first := lines[0]; first.Status != 200 || first.UserID != u.ID || first.User != u.ID || first.Org != devstack.AcmeID {
+		t.Errorf("logged %+v", first)
+	}
+	if second := lines[1]; second.Status != 401 || second.UserID != "" || second.User != "" {
+		t.Errorf("logged %+v", second)
+	}
+	if last := lines[7]; last.Status != 307 || last.Headers.Get("Location") != "https://clerk.example.com/v1/client/handshake?redirect_url=https%3A%2F%2Fx.example&a=b" {
+		t.Errorf("logged %+v", last)
+	}
+}

@@ -1,0 +1,55 @@
+package caddytinybird
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+)
+
+// Who writes the body of a refusal.
+const (
+	errorsJSON  = "json"
+	errorsCaddy = "caddy"
+)
+
+func checkErrors(who string) error {
+	if who != "" && who != errorsJSON && who != errorsCaddy {
+		return fmt.Errorf("errors %s is not known; use json or caddy", tinybird.Shown(who))
+	}
+	return nil
+}
+
+// errClientClosed is what Caddy logs for a client that went away before its answer was ready.
+func errClientClosed() error { return caddyhttp.Error(499, errors.New("client closed the request")) }
+
+// refusalOf returns err as a refusal. An error that is none is a fault of ours, and fails closed.
+func refusalOf(err error) *apierr.Error {
+	if err == nil {
+		return nil
+	}
+	if refusal := (*apierr.Error)(nil); errors.As(err, &refusal) {
+		return refusal
+	}
+	return apierr.New(http.StatusInternalServerError, apierr.Internal, "Something unexpected happened at the edge.").Wrap(err)
+}
+
+// refuse answers a refused request: with JSON, or by the site's handle_errors, to which the client's sentence is given and
+// nothing of the cause. The placeholder gets the code either way.
+func refuse(w http.ResponseWriter, r *http.Request, who, placeholder string, refusal *apierr.Error) error {
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set(placeholder, string(refusal.Code))
+	}
+	if who == errorsCaddy {
+		refusal.SetHeaders(w.Header())
+		return caddyhttp.Error(refusal.Status, errors.New(refusal.Message))
+	}
+	// That the client is gone by now changes nothing.
+	_ = refusal.Write(w)
+	return nil
+}

@@ -1,0 +1,195 @@
+package clerk
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/bapi"
+)
+
+// The headers of a browser's request that Clerk is told when it refreshes a session: what its list of devices shows.
+var refreshHeaders = []string{"User-Agent", "Accept-Language", "Sec-Ch-Ua", "Sec-Ch-Ua-Mobile", "Sec-Ch-Ua-Platform"}
+
+var errRefresh = errors.New("a session could not be refreshed")
+
+// refresh exchanges an expired session token, whose signature is right, and the browser's refresh token for a new
+// session token. Where that fails the reason says why, in the SDK's words, and a handshake is the next thing to try.
+func (s *Site) refresh(r *visit, c candidate, refreshToken string) decision {
+	d := out(signedOut, failExpired)
+	expired, err := decodeJSON(strings.SplitN(c.raw, ".", 3)[1])
+	if err != nil {
+		d.reason = "expired-session-token-decode-failed"
+		return d
+	}
+	before := claims(expired)
+	sid, _ := before.text("sid")
+	if sid == "" {
+		d.reason = "expired-session-token-missing-sid-claim"
+		return d
+	}
+	suffixed := s.v.readSession(s.v.cookies(r)).suffixed
+	ask := bapi.Refresh{
+		SessionID: sid, ExpiredToken: c.raw, RefreshToken: refreshToken,
+		Origin: origin(r.at), Suffixed: suffixed,
+		Headers: map[string][]string{"x-forwarded-for": {s.clientIP(r.Request)}},
+	}
+	for _, name := range refreshHeaders {
+		if values := r.Header.Values(name); len(values) > 0 {
+			ask.Headers[strings.ToLower(name)] = values
+		}
+	}
+	got := s.exchanges.do(exchangeKey("refresh", c.raw, refreshToken, ask.Origin, strconv.FormatBool(suffixed)), func() exchanged {
+		list, err := s.backend.RefreshSession(context.WithoutCancel(r.Context()), ask)
+		return exchanged{cookies: list, err: err}
+	})
+	if got.err != nil {
+		d.reason, d.notice = refreshReason(got.err), fmt.Errorf("%w: %w", errRefresh, got.err)
+		if isAway(got.err) {
+			d.failure = failAway.because(&awayError{got.err})
+		} else {
+			d.notice = nil // the browser's own doing, and frequent
+		}
+		return d
+	}
+	return s.refreshed(r, got.cookies, before)
+}
+
+// refreshed judges the session that came of a refresh. It has to be the one that was refreshed.
+func (s *Site) refreshed(r *visit, directives []string, before claims) decision {
+	d := out(signedOut, failExpired)
+	if len(directives) == 0 {
+		d.reason = "unexpected-sdk-error"
+		return d
+	}
+	kept, token, notice := s.accept(directives)
+	id, f := s.v.judge(r.Context(), s.v.candidate(token))
+	if f != nil {
+		d.reason, d.notice = "invalid-session-token", fmt.Errorf("%w: %w", errRefresh, f)
+		return d
+	}
+	if sub, _ := before.text("sub"); id.UserID != sub {
+		d.reason, d.notice = "invalid-session-token", fmt.Errorf("%w: it came back with another user's", errRefresh)
+		return d
+	}
+	return decision{state: signedIn, identity: id, token: token, cookies: kept, notice: notice}
+}
+
+func remoteIP(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}
+
+var errorCode = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
+
+func refreshReason(err error) string {
+	e := (*bapi.Error)(nil)
+	switch {
+	case !errors.As(err, &e), e.Status == 0, e.Code == "unexpected_error":
+		return "fetch-error"
+	case errorCode.MatchString(e.Code):
+		return e.Code
+	default:
+		return "unexpected-bapi-error"
+	}
+}
+
+// exchanged is what Clerk gave for a credential that can be used once.
+type exchanged struct {
+	cookies []string
+	err     error
+}
+
+const (
+	maxExchanges = 2000
+	// exchangeLife is how long an exchange is remembered: the requests of one page come within seconds, and all but
+	// the first hold the old credential.
+	exchangeLife = 30 * time.Second
+	// awayLife is how long Clerk is not asked again about a credential after it could not be reached.
+	awayLife = 2 * time.Second
+)
+
+// Credentials that Clerk refuses cost no more than this: what it answers is limited for the whole instance, and the
+// application's own backend asks it, too.
+const (
+	refusedRate  = 5 // a second
+	refusedBurst = 50
+)
+
+var errTooMany = errors.New("too many credentials were refused by Clerk just now, so it is not asked about more")
+
+// exchanges makes each exchange once, however many requests ask for it, and remembers the outcome for a while.
+type exchanges struct {
+	now     func() time.Time
+	flight  singleflight.Group
+	done    *otter.Cache[digest, exchanged]
+	refused *rate.Limiter
+}
+
+func newExchanges(now func() time.Time) (*exchanges, error) {
+	done, err := otter.New(&otter.Options[digest, exchanged]{
+		MaximumSize: maxExchanges,
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[digest, exchanged]) time.Duration {
+			if e.Value.err != nil && isAway(e.Value.err) {
+				return awayLife
+			}
+			return exchangeLife
+		}),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("exchange cache: %w", err)
+	}
+	return &exchanges{now: now, done: done, refused: rate.NewLimiter(refusedRate, refusedBurst)}, nil
+}
+
+func (e *exchanges) close() { e.done.StopAllGoroutines() }
+
+func (e *exchanges) do(key digest, ask func() exchanged) exchanged {
+	if got, ok := e.done.GetIfPresent(key); ok {
+		return got
+	}
+	value, _, _ := e.flight.Do(string(key[:]), func() (any, error) {
+		if got, ok := e.done.GetIfPresent(key); ok { // made since the look-up
+			return got, nil
+		}
+		if e.refused.TokensAt(e.now()) < 1 {
+			return exchanged{err: errTooMany}, nil
+		}
+		got := ask()
+		if got.err != nil && !isAway(got.err) {
+			e.refused.AllowN(e.now(), 1)
+		}
+		e.done.Set(key, got)
+		return got, nil
+	})
+	got, ok := value.(exchanged)
+	if !ok {
+		return exchanged{err: errors.New("no answer")}
+	}
+	return got
+}
+
+// exchangeKey tells exchanges apart. Each part is hashed with its length, so that none can reach into the next.
+func exchangeKey(parts ...string) digest {
+	h := sha256.New()
+	for _, p := range parts {
+		_, _ = h.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(p))))
+		_, _ = h.Write([]byte(p))
+	}
+	return digest(h.Sum(nil))
+}
