@@ -22,10 +22,11 @@ func init() {
 		Long: `
 Starts a Clerk-shaped issuer, a Tinybird-shaped API and, between them, Caddy with
 this plugin, all on loopback, and serves a page on which you sign in as somebody, see
-the charts of their organization, and try to read another one.
+the charts of their organization, and try to read another one. On a port of its own
+is a plain HTML site, which clerk_auth guards.
 
 --listen is the loopback address of the edge. Default: 127.0.0.1:8080 when nobody
-has it, else a free port.
+has it, else a free port. The plain site has one of the ports after it.
 
 --check does by itself what the page lets you try, prints a line for each step, and
 exits with a status other than 0 if one fails.

@@ -131,6 +131,7 @@ func (a *app) setup(w http.ResponseWriter, _ *http.Request) {
 		"users":         devstack.Users(),
 		"organizations": organizations(),
 		"caddyfile":     a.demo.Caddyfile,
+		"site":          a.demo.Site,
 		"issuer":        a.issuerState(),
 	})
 }

@@ -15,7 +15,7 @@ const testHost = "127.0.0.1:8080"
 
 func newTestApp(t *testing.T) (http.Handler, *Demo) {
 	t.Helper()
-	d := &Demo{Origin: "http://" + testHost, Stack: startStack(t), Caddyfile: "# config"}
+	d := &Demo{Origin: "http://" + testHost, Site: "http://127.0.0.1:8081", Stack: startStack(t), Caddyfile: "# config"}
 	return newApp(d, testHost), d
 }
 
@@ -120,7 +120,7 @@ func TestSetupHasEverything(t *testing.T) {
 	t.Parallel()
 	h, _ := newTestApp(t)
 	body := serve(h, http.MethodGet, "/demo/setup", "", nil).Body.String()
-	for _, want := range []string{`"key":"ada"`, `"slug":"globex"`, `"caddyfile":"# config"`, `"down":false`} {
+	for _, want := range []string{`"key":"ada"`, `"slug":"globex"`, `"caddyfile":"# config"`, `"site":"http://127.0.0.1:8081"`, `"down":false`} {
 		if !strings.Contains(body, want) {
 			t.Errorf("%s is missing: %s", want, body)
 		}

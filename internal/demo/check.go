@@ -13,14 +13,15 @@ import (
 // ErrFailed says that at least one step of a Check did not end as it must.
 var ErrFailed = errors.New("the check failed")
 
-// Target is what is checked: an edge, and the stand-ins that it works with.
+// Target is what is checked: an edge, with the plain site that it guards, and the stand-ins that it works with.
 type Target struct {
 	Origin string
+	Site   string
 	Stack  *devstack.Stack
 }
 
 // Target is the demo as something to check.
-func (d *Demo) Target() Target { return Target{Origin: d.Origin, Stack: d.Stack} }
+func (d *Demo) Target() Target { return Target{Origin: d.Origin, Site: d.Site, Stack: d.Stack} }
 
 // Check does over HTTP what the page lets one try, writes a line for each step (ok or FAIL, what was asked, what
 // came), and returns ErrFailed if any step failed. The API's events must not change while it runs.
@@ -39,6 +40,7 @@ func Check(ctx context.Context, t Target, out io.Writer) error {
 		{"The limit", (*checker).limit},
 		{"Clerk rotates its key, and is away", (*checker).keys},
 		{"Tokens that are no session", (*checker).forged},
+		{"A plain site behind clerk_auth", (*checker).site},
 		{"What came back, all in all", (*checker).leaks},
 	} {
 		if err := ctx.Err(); err != nil {
@@ -86,11 +88,16 @@ func (c *checker) newcomer() (*browser, error) {
 		if a.received == nil && a.Code == "" {
 			return // the demo's own endpoints, which hand out sessions
 		}
-		var b bytes.Buffer
-		_ = a.header.Write(&b)
-		b.Write(a.body)
-		c.answers = append(c.answers, b.Bytes())
+		c.record(a)
 	})
+}
+
+// record keeps an answer for the last look at all of them.
+func (c *checker) record(a answer) {
+	var b bytes.Buffer
+	_ = a.header.Write(&b)
+	b.Write(a.body)
+	c.answers = append(c.answers, b.Bytes())
 }
 
 // person is the browser of somebody who signed in before, with a fresh token.

@@ -119,9 +119,9 @@ func (c *checker) forged(ctx context.Context) {
 	c.expect(ctx, b.bearing(c.Stack.API.SigningKey()), "the workspace's admin token", q, http.StatusUnauthorized, "token_invalid")
 }
 
-// leaks looks for minted tokens and the signing key in everything that the edge answered.
+// leaks looks for minted tokens and both keys in everything that the edge answered.
 func (c *checker) leaks(context.Context) {
-	secrets := map[string]bool{c.Stack.API.SigningKey(): true}
+	secrets := map[string]bool{c.Stack.API.SigningKey(): true, c.Stack.Issuer.SecretKey(): true}
 	for _, got := range c.Stack.API.Requests() {
 		for _, token := range got.Tokens {
 			secrets[token] = true
@@ -137,7 +137,7 @@ func (c *checker) leaks(context.Context) {
 	}
 	var err error
 	if found > 0 {
-		err = errors.New("a token of Tinybird came back to the client")
+		err = errors.New("a token of Tinybird or a key came back to the client")
 	}
-	c.step("no token of Tinybird in any answer", fmt.Sprintf("%d answers, %d tokens", len(c.answers), len(secrets)), fmt.Sprintf("%d found", found), err)
+	c.step("no token of Tinybird and no key in any answer", fmt.Sprintf("%d answers, %d secrets", len(c.answers), len(secrets)), fmt.Sprintf("%d found", found), err)
 }

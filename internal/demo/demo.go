@@ -1,6 +1,6 @@
 // Package demo shows the whole product on one machine without an account: a Clerk-shaped issuer and a Tinybird-shaped
-// API, Caddy with this plugin between them, and a page that signs people in, asks the edge and
-// tries to get around it. [Check] does the same by itself.
+// API, Caddy with this plugin between them, a page that signs people in, asks the edge and
+// tries to get around it, and a plain site behind clerk_auth. [Check] does the same by itself.
 //
 // Everything listens on loopback only and anybody who reaches it can sign in as anybody. The keys are made for
 // one run.
@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -33,6 +35,8 @@ type Options struct {
 type Demo struct {
 	// Origin is where the edge answers: what to open in a browser.
 	Origin string
+	// Site is the origin of the plain site, which the edge serves, too.
+	Site string
 	// Caddyfile is the config that the edge runs with.
 	Caddyfile string
 	// Stack has the issuer and the API.
@@ -40,7 +44,7 @@ type Demo struct {
 
 	app     *http.Server
 	serving sync.WaitGroup
-	storage string
+	home    string // the directory of all files
 	edge    *edge
 }
 
@@ -53,6 +57,7 @@ func Start(ctx context.Context, o Options) (*Demo, error) {
 	}
 	d.edge, err = startEdge(d.Caddyfile, map[string]string{
 		"CLERK_PUBLISHABLE_KEY": d.Stack.Issuer.PublishableKey(),
+		"CLERK_SECRET_KEY":      d.Stack.Issuer.SecretKey(),
 		"TINYBIRD_SIGNING_KEY":  d.Stack.API.SigningKey(),
 	})
 	if err != nil {
@@ -78,32 +83,52 @@ func prepare(ctx context.Context, o Options) (*Demo, error) {
 	}
 	d := &Demo{Origin: "http://" + address.String()}
 	d.Stack, err = devstack.Start(ctx, devstack.Options{
-		Issuer: devstack.IssuerOptions{AppOrigin: d.Origin, Live: true},
-		API:    devstack.APIOptions{LiveEvery: o.LiveEvery},
+		Issuer:     devstack.IssuerOptions{AppOrigin: d.Origin, Live: true},
+		IssuerAddr: netip.AddrPortFrom(siteHost(address), 0).String(),
+		API:        devstack.APIOptions{LiveEvery: o.LiveEvery},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the issuer and the API: %w", err)
 	}
-	if d.storage, err = os.MkdirTemp("", "caddy-tinybird-demo-"); err != nil {
-		return nil, errors.Join(fmt.Errorf("make a directory: %w", err), d.Close())
+	if err := d.configure(ctx, address); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// configure makes the files, starts what serves the page, and writes the config.
+func (d *Demo) configure(ctx context.Context, address netip.AddrPort) (err error) {
+	if d.home, err = os.MkdirTemp("", "caddy-tinybird-demo-"); err != nil {
+		return fmt.Errorf("make a directory: %w", err)
+	}
+	root := filepath.Join(d.home, "site")
+	if err := writeSite(root); err != nil {
+		return err
 	}
 	app, err := d.serveApp(ctx, address.String())
 	if err != nil {
-		return nil, errors.Join(err, d.Close())
+		return err
 	}
+	site, err := siteAddress(ctx, address)
+	if err != nil {
+		return err
+	}
+	d.Site = "http://" + site.String()
+	d.Stack.Issuer.AddSiteOrigin(d.Site)
 	d.Caddyfile, err = caddyfileText(places{
 		Origin:   d.Origin,
 		Bind:     address.Addr().String(),
 		Port:     address.Port(),
-		Storage:  d.storage,
+		Site:     d.Site,
+		SiteBind: site.Addr().String(),
+		SitePort: site.Port(),
+		Root:     root,
+		Storage:  filepath.Join(d.home, "storage"),
 		Issuer:   d.Stack.IssuerURL,
 		Upstream: d.Stack.APIURL,
 		App:      app,
 	})
-	if err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	return d, nil
+	return err
 }
 
 // serveApp serves the page on a free port and returns its address.
@@ -132,8 +157,8 @@ func (d *Demo) Close() error {
 	}
 	d.serving.Wait()
 	errs = append(errs, d.Stack.Close())
-	if d.storage != "" {
-		errs = append(errs, os.RemoveAll(d.storage))
+	if d.home != "" {
+		errs = append(errs, os.RemoveAll(d.home))
 	}
 	return errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -37,18 +38,19 @@ func TestCheckOfTheDemo(t *testing.T) {
 	if os.Getenv("TINYBIRD_SIGNING_KEY") != d.Stack.API.SigningKey() {
 		t.Error("the signing key did not come from the environment")
 	}
-	leadsFromLocalhost(t, d)
-	storage := d.storage
+	leadsFromLocalhost(t, d.Origin)
+	leadsFromLocalhost(t, d.Site)
+	home := d.home
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	leavesNothing(t, d, storage)
+	leavesNothing(t, d, home)
 }
 
 // Whoever types localhost must not meet an empty page.
-func leadsFromLocalhost(t *testing.T, d *Demo) {
+func leadsFromLocalhost(t *testing.T, origin string) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.Origin+"/a?b=c", http.NoBody)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, origin+"/a?b=c", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,20 +62,22 @@ func leadsFromLocalhost(t *testing.T, d *Demo) {
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	if got := response.Header.Get("Location"); response.StatusCode != http.StatusFound || got != d.Origin+"/a?b=c" {
+	if got := response.Header.Get("Location"); response.StatusCode != http.StatusFound || got != origin+"/a?b=c" {
 		t.Errorf("localhost is answered %d %q", response.StatusCode, got)
 	}
 }
 
-func leavesNothing(t *testing.T, d *Demo, storage string) {
+func leavesNothing(t *testing.T, d *Demo, home string) {
 	t.Helper()
-	if _, err := os.Stat(storage); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the storage is still there: %v", err)
+	if _, err := os.Stat(home); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the files are still there: %v", err)
 	}
-	if _, ok := os.LookupEnv("TINYBIRD_SIGNING_KEY"); ok {
-		t.Error("the signing key is still in the environment")
+	for _, key := range []string{"TINYBIRD_SIGNING_KEY", "CLERK_SECRET_KEY"} {
+		if _, ok := os.LookupEnv(key); ok {
+			t.Errorf("%s is still in the environment", key)
+		}
 	}
-	for _, address := range []string{d.Origin, d.Stack.IssuerURL, d.Stack.APIURL} {
+	for _, address := range []string{d.Origin, d.Site, d.Stack.IssuerURL, d.Stack.APIURL} {
 		ln, err := net.Listen("tcp", strings.TrimPrefix(address, "http://"))
 		if err != nil {
 			t.Errorf("somebody still listens: %v", err)
@@ -84,7 +88,7 @@ func leavesNothing(t *testing.T, d *Demo, storage string) {
 }
 
 // A check that cannot fail is worth nothing: in front of the same stand-ins, an edge that hands every request to
-// Tinybird with the admin token fails it.
+// Tinybird with the admin token, and serves the plain site to anybody, fails it.
 func TestCheckFailsForANaiveEdge(t *testing.T) {
 	t.Parallel()
 	stack := startStack(t)
@@ -103,14 +107,23 @@ func TestCheckFailsForANaiveEdge(t *testing.T) {
 	t.Cleanup(server.Close)
 	stack.Issuer.SetAppOrigin(server.URL)
 
+	files, err := fs.Sub(siteFiles, "site")
+	if err != nil {
+		t.Fatal(err)
+	}
+	site := httptest.NewServer(http.FileServerFS(files))
+	t.Cleanup(site.Close)
+	stack.Issuer.AddSiteOrigin(site.URL)
+
 	var out bytes.Buffer
-	err = Check(t.Context(), Target{Origin: server.URL, Stack: stack}, &out)
+	err = Check(t.Context(), Target{Origin: server.URL, Site: site.URL, Stack: stack}, &out)
 	if !errors.Is(err, ErrFailed) {
 		t.Fatalf("the check passed an edge that isolates nothing: %v", err)
 	}
 	for _, step := range []string{
 		"no session, no rows", "Ada Acme reads top_pages", "Dana has no organization", "the honest answer",
 		"a pipe that Tinybird has", "SQL", "for top_pages", "Cleo asks until she is refused", "it cost one fetch", "signed with another key",
+		"nobody is sent to sign in", "nobody fetches", "nor by a header", "Clerk's sign-in page",
 	} {
 		if !strings.Contains(out.String(), "FAIL  "+step) {
 			t.Errorf("the step %q did not fail:\n%s", step, out.String())
@@ -156,12 +169,12 @@ func TestAdaptRefusesABrokenConfig(t *testing.T) {
 
 func TestWelcomeNamesWhatToOpen(t *testing.T) {
 	t.Parallel()
-	d := &Demo{Origin: "http://127.0.0.1:8080", Stack: startStack(t)}
+	d := &Demo{Origin: "http://127.0.0.1:8080", Site: "http://127.0.0.1:8081", Stack: startStack(t)}
 	var out bytes.Buffer
 	if err := welcome(&out, d); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"Open   http://127.0.0.1:8080", d.Stack.IssuerURL, d.Stack.APIURL} {
+	for _, want := range []string{"Open   http://127.0.0.1:8080", "And    http://127.0.0.1:8081", d.Stack.IssuerURL, d.Stack.APIURL} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing:\n%s", want, out.String())
 		}

@@ -24,8 +24,11 @@ var caddyfileSource string
 
 // places are the addresses in the demo's Caddyfile.
 type places struct {
-	Origin, Bind, Storage string
+	Origin, Bind          string
 	Port                  uint16
+	Site, SiteBind, Root  string
+	SitePort              uint16
+	Storage               string
 	Issuer, Upstream, App string
 }
 

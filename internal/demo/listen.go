@@ -70,3 +70,27 @@ func freeAddress(ctx context.Context, address netip.AddrPort) (netip.AddrPort, e
 	}
 	return netip.AddrPortFrom(address.Addr(), tcp.AddrPort().Port()), nil
 }
+
+// siteHost is the address of the plain site and of the issuer. They share it because an instance in production signs people in
+// by cookies that both can see. A publishable key has no room for an address with colons.
+func siteHost(edge netip.AddrPort) netip.Addr {
+	if host := edge.Addr().Unmap(); host.Is4() {
+		return host
+	}
+	return loopback
+}
+
+// siteAddress returns a free address for the plain site: one of the ports after the edge's, or any.
+func siteAddress(ctx context.Context, edge netip.AddrPort) (netip.AddrPort, error) {
+	host := siteHost(edge)
+	for n := range uint16(10) {
+		port := edge.Port() + 1 + n
+		if port <= edge.Port() { // beyond the last one
+			break
+		}
+		if address, err := freeAddress(ctx, netip.AddrPortFrom(host, port)); err == nil {
+			return address, nil
+		}
+	}
+	return freeAddress(ctx, netip.AddrPortFrom(host, 0))
+}

@@ -64,3 +64,36 @@ func TestListenAddress(t *testing.T) {
 		t.Errorf("the default: %s, %v", got, err)
 	}
 }
+
+// The plain site stands next to the edge where there is room, and has the issuer's address, whose cookies it needs.
+func TestSiteAddress(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() })
+	next := netip.MustParseAddrPort(taken.Addr().String())
+	for _, c := range []struct {
+		name string
+		edge netip.AddrPort
+		host string
+	}{
+		{"the next port is taken", netip.AddrPortFrom(next.Addr(), next.Port()-1), "127.0.0.1"},
+		{"there is no next port", netip.MustParseAddrPort("127.0.0.1:65535"), "127.0.0.1"},
+		{"another address", netip.MustParseAddrPort("127.0.0.2:9000"), "127.0.0.2"},
+		{"an address with colons", netip.MustParseAddrPort("[::1]:9000"), "127.0.0.1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := siteAddress(t.Context(), c.edge)
+			if err != nil || got.Addr().String() != c.host || got.Port() == 0 || got == next || got == c.edge {
+				t.Errorf("got %s, %v", got, err)
+			}
+		})
+	}
+	got, err := siteAddress(t.Context(), next)
+	if err != nil || got.Port() <= next.Port() || got.Port() > next.Port()+10 {
+		t.Errorf("a neighbour of %s: %s, %v", next, got, err)
+	}
+}

@@ -51,6 +51,9 @@ caddy-tinybird: the demo is running.
          Send twelve at once: 429, and when to come back.
          Sign in as Dana, who has no organization: 403.
 
+  And    {{.Site}}
+         Plain HTML behind clerk_auth: sign in, wait for a minute, reload, sign out.
+
   Or     curl -c jar -H 'Content-Type: application/json' -d '{"user":"ada"}' {{.Origin}}/dev/sign-in
          curl -b jar '{{.Origin}}/v0/pipes/top_pages.json?organization_id={{.Other}}'
 
@@ -64,7 +67,7 @@ caddy-tinybird: the demo is running.
 
 func welcome(out io.Writer, d *Demo) error {
 	err := welcomeText.Execute(out, map[string]string{
-		"Origin": d.Origin, "Issuer": d.Stack.IssuerURL, "API": d.Stack.APIURL, "Other": devstack.GlobexID,
+		"Origin": d.Origin, "Site": d.Site, "Issuer": d.Stack.IssuerURL, "API": d.Stack.APIURL, "Other": devstack.GlobexID,
 	})
 	if err != nil {
 		return fmt.Errorf("say what to open: %w", err)

@@ -39,6 +39,7 @@ async function start() {
 	const setup = await response.json();
 	showPeople(setup.users);
 	showConfig(setup.caddyfile);
+	$("site-link").href = setup.site;
 	startLog();
 	startFlow();
 	startCards();
