@@ -63,7 +63,7 @@ func (p *Policy) Authorize(pipe, format string, s Subject) (*Grant, error) {
 		g.Fixed = make([]FixedValue, len(pol.fixed))
 	}
 	for i := range pol.fixed {
-		v, err := pol.fixed[i].value(s.Lookup)
+		v, err := pol.fixed[i].Resolve(s.Lookup)
 		if err != nil {
 			return nil, tenantMissing(fmt.Errorf("pipe %s: fixed_param %s: %w", pol.name, pol.fixed[i].name, err))
 		}
@@ -88,6 +88,16 @@ func (p *pipe) format(format string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// TokenName returns what the identity's requests are counted under, without the name of a pipe. The error is an
+// *apierr.Error: 403 tenant_missing.
+func (p *Policy) TokenName(s Subject) (string, error) {
+	name, err := p.name(s)
+	if err != nil {
+		return "", tenantMissing(fmt.Errorf("token name: %w", err))
+	}
+	return name, nil
 }
 
 // name returns what the identity's requests are counted under. It is never empty: requests without a name
