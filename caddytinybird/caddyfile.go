@@ -107,7 +107,7 @@ var handlerOptions = map[string]option[handlerParser]{
 	"fixed_param":  {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseFixedParam(&p.FixedParams, d) }, repeated: true},
 	"pipe":         {parse: parsePipe, repeated: true},
 	"cors": {parse: func(p *handlerParser, d *caddyfile.Dispenser) (err error) {
-		p.CORS, err = checkedArgs(d, clerk.CheckOrigin)
+		p.CORS, err = checkedArgs(d, checkCORS)
 		return err
 	}},
 	"token_endpoint":         setText(func(p *handlerParser) *string { return &p.TokenEndpoint }, checkTokenEndpoint),

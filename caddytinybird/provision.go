@@ -33,6 +33,10 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	site.tinybirds = append(site.tinybirds, h)
+	var err error
+	if h.cors, err = newCORSPolicy(h.CORS); err != nil {
+		return err
+	}
 	key, workspace, base, err := h.resolveWorkspace(ctx)
 	if err != nil {
 		return err
