@@ -51,6 +51,13 @@ func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //			rate_limit   <rps> [burst <n>]
 //			unrestricted
 //		}
+//		cors            <origin>...
+//		token_endpoint  <path>
+//		accept_template_tokens
+//		events <datasource>... {
+//			append_token <token>
+//			stamp        <field> <value> [string|number|boolean]
+//		}
 //		errors          json | caddy
 //		upstream_errors hide | pass
 //		transport http { ... }
@@ -92,16 +99,23 @@ var handlerOptions = map[string]option[handlerParser]{
 		p.Clerk = new(Clerk)
 		return p.Clerk.unmarshal(d)
 	}},
-	"signing_key":     setSecret("signing_key", func(p *handlerParser) *string { return &p.SigningKey }),
-	"workspace_id":    setText(func(p *handlerParser) *string { return &p.WorkspaceID }, tinybird.CheckWorkspaceID),
-	"upstream":        setText(func(p *handlerParser) *string { return &p.Upstream }, checkUpstream),
-	"token":           {parse: parseToken},
-	"rate_limit":      {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
-	"fixed_param":     {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseFixedParam(&p.FixedParams, d) }, repeated: true},
-	"pipe":            {parse: parsePipe, repeated: true},
-	"errors":          setText(func(p *handlerParser) *string { return &p.Errors }, oneOf("errors", errorsJSON, errorsCaddy)),
-	"upstream_errors": setText(func(p *handlerParser) *string { return &p.UpstreamErrors }, oneOf("upstream_errors", "hide", "pass")),
-	"transport":       {parse: parseTransport},
+	"signing_key":  setSecret("signing_key", func(p *handlerParser) *string { return &p.SigningKey }),
+	"workspace_id": setText(func(p *handlerParser) *string { return &p.WorkspaceID }, tinybird.CheckWorkspaceID),
+	"upstream":     setText(func(p *handlerParser) *string { return &p.Upstream }, checkUpstream),
+	"token":        {parse: parseToken},
+	"rate_limit":   {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
+	"fixed_param":  {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseFixedParam(&p.FixedParams, d) }, repeated: true},
+	"pipe":         {parse: parsePipe, repeated: true},
+	"cors": {parse: func(p *handlerParser, d *caddyfile.Dispenser) (err error) {
+		p.CORS, err = checkedArgs(d, checkCORSOrigin)
+		return err
+	}},
+	"token_endpoint":         setText(func(p *handlerParser) *string { return &p.TokenEndpoint }, checkTokenEndpoint),
+	"accept_template_tokens": setFlag(func(p *handlerParser) *bool { return &p.AcceptTemplateTokens }),
+	"events":                 {parse: parseEvents, repeated: true},
+	"errors":                 setText(func(p *handlerParser) *string { return &p.Errors }, oneOf("errors", errorsJSON, errorsCaddy)),
+	"upstream_errors":        setText(func(p *handlerParser) *string { return &p.UpstreamErrors }, oneOf("upstream_errors", "hide", "pass")),
+	"transport":              {parse: parseTransport},
 	"limits": {parse: func(p *handlerParser, d *caddyfile.Dispenser) error {
 		if err := noArgs(d); err != nil {
 			return err

@@ -74,6 +74,19 @@ type Pipe struct {
 	Unrestricted bool `json:"unrestricted,omitempty"`
 }
 
+// Events lets clients send rows to some data sources, each row with the tenant's own mark on it.
+type Events struct {
+	// The data sources' names in Tinybird.
+	Datasources []string `json:"datasources"`
+
+	// A static token of the workspace with the scope to append to these data sources, and no other. A secret: write it
+	// as `{env.*}` or `{file.*}`. Required.
+	AppendToken string `json:"append_token,omitempty"`
+
+	// Fields that are set in every row, over whatever the client sent in them. At least one is required.
+	Stamp []FixedParam `json:"stamp,omitempty"`
+}
+
 // Limits bounds memory and requests.
 type Limits struct {
 	// How many minted tokens are kept. Default: 10000.

@@ -17,6 +17,7 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -73,6 +74,22 @@ type Handler struct {
 	// The pipes that may be read. Every other pipe is answered 404. At least one is required.
 	Pipes []Pipe `json:"pipes,omitempty"`
 
+	// Origins whose pages may call this handler from another site, each exactly as a browser sends it, such as
+	// `https://app.example.com`. They may send cookies and read the answers, so list only sites that are yours. Default: none.
+	CORS []string `json:"cors,omitempty"`
+
+	// A path, such as `/tinybird/token`, at which a signed-in client gets a Tinybird token of its own, for all pipes that it may
+	// read, to call Tinybird without this handler. Until such a token expires nothing here can stop it, and its holder can also
+	// run SQL over what the pipes return. Default: none.
+	TokenEndpoint string `json:"token_endpoint,omitempty"`
+
+	// Accepts the tokens of Clerk's JWT template for Tinybird as well, signed by Clerk with this signing key, so that a front end can
+	// move here before its code changes. What such a token may read is narrowed to this config.
+	AcceptTemplateTokens bool `json:"accept_template_tokens,omitempty"`
+
+	// Data sources to which clients may send rows, at `/v0/events`.
+	Events []Events `json:"events,omitempty"`
+
 	// Who writes the body of a refusal: `json` is this handler, `caddy` is the site's `handle_errors`. Default: `json`.
 	Errors string `json:"errors,omitempty"`
 
@@ -95,6 +112,9 @@ type Handler struct {
 	limiter     *pooledLimiter
 	forwarder   *forward.Forwarder
 	requests    tinybird.RequestLimits
+	api         string      // the base URL of Tinybird's API
+	cors        *corsPolicy // nil: no other origin
+	ingest      *ingest.Policy
 	workspace   string // the key of the acquired limiter; empty while none is held
 }
 
@@ -108,14 +128,29 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if h.cors.answers(w, r) {
+		return nil
+	}
 	x := exchange{visitor: visitorOf(r), pipe: otherPipe}
 	err := h.serve(w, r, &x)
 	return h.finish(w, r, &x, err)
 }
 
-// serve follows one request from its token to Tinybird's answer. Nothing of the client's request goes
-// up but what Build and Forward name.
+// serve knows what there is besides pipes.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) error {
+	switch path := r.URL.EscapedPath(); {
+	case path == h.TokenEndpoint && path != "":
+		return h.serveToken(w, r, x)
+	case h.ingest != nil && h.ingest.Serves(path):
+		return h.serveEvents(w, r, x)
+	default:
+		return h.servePipe(w, r, x)
+	}
+}
+
+// servePipe follows one request from its token to Tinybird's answer. Nothing of the client's request goes
+// up but what Build and Forward name.
+func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange) error {
 	pipe, format, err := h.route(r, x)
 	if err != nil {
 		return err
@@ -133,7 +168,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) err
 	}
 	token, cached, err := h.minter.Mint(grant, rps)
 	if err != nil {
-		return apierr.New(http.StatusInternalServerError, apierr.Internal, "The edge could not make a token for Tinybird.").Wrap(err)
+		return cannotMint(err)
 	}
 	metrics.minted(cached)
 
