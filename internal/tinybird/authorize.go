@@ -96,12 +96,9 @@ func (p *Policy) AuthorizeAll(s Subject) (*GrantSet, error) {
 		}
 		return nil, refused
 	}
-	tokenName, err := p.name(s)
-	if err != nil {
-		return nil, tenantMissing(fmt.Errorf("token name: %w", err))
-	}
-	set.TokenName = tokenName
-	return set, nil
+	var err error
+	set.TokenName, err = p.TokenName(s)
+	return set, err
 }
 
 // grant decides whether s may read the pipe, and to what it is fixed.
@@ -118,7 +115,7 @@ func (p *pipe) grant(s Subject) (*Grant, *apierr.Error) {
 		g.Fixed = make([]FixedValue, len(p.fixed))
 	}
 	for i := range p.fixed {
-		v, err := p.fixed[i].value(s.Lookup)
+		v, err := p.fixed[i].Resolve(s.Lookup)
 		if err != nil {
 			return nil, tenantMissing(fmt.Errorf("pipe %s: fixed_param %s: %w", p.name, p.fixed[i].name, err))
 		}
@@ -135,6 +132,16 @@ func (p *pipe) format(format string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// TokenName returns what the identity's requests are counted under, without the name of a pipe. The error is an
+// *apierr.Error: 403 tenant_missing.
+func (p *Policy) TokenName(s Subject) (string, error) {
+	name, err := p.name(s)
+	if err != nil {
+		return "", tenantMissing(fmt.Errorf("token name: %w", err))
+	}
+	return name, nil
 }
 
 // name returns what the identity's requests are counted under. It is never empty: requests without a name

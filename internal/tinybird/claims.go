@@ -7,6 +7,8 @@ import (
 	"strconv"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/jsonobject"
 )
 
 // scopePipesRead lets a token read a pipe's endpoint. Tinybird's documents also say "PIPE:READ" in places;
@@ -50,7 +52,7 @@ func (f fixedParams) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(appendString(b, v.Name), ':')
+		b = append(jsonobject.AppendString(b, v.Name), ':')
 		b = append(b, value...)
 	}
 	return append(b, '}'), nil

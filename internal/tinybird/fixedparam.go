@@ -36,12 +36,62 @@ func CheckFixedParam(p FixedParam, checkPlaceholder func(name string) error) err
 	return err
 }
 
-// fixedParam is a FixedParam, parsed.
-type fixedParam struct {
-	name     string
+// Value is operator text with a type, parsed once: what a fixed parameter, or a field of a row, is set to.
+type Value struct {
 	typ      ParamType
 	text     Template
 	constant any // the value when there is no placeholder, else nil
+}
+
+// CompileValue parses operator text for a value of a type, by the rules of [ParseTemplate] and [ValueText].
+func CompileValue(text string, typ ParamType, checkPlaceholder func(name string) error) (Value, error) {
+	v := Value{typ: typ}
+	switch typ {
+	case "":
+		v.typ = TypeString
+	case TypeString, TypeNumber, TypeBoolean:
+	default:
+		return Value{}, fmt.Errorf("the type %s is unknown: write string, number or boolean", Shown(string(typ)))
+	}
+	parsed, err := ParseTemplate(text, checkPlaceholder)
+	if err != nil {
+		return Value{}, err
+	}
+	v.text = parsed
+	if literal, ok := parsed.Literal(); ok {
+		err := checkText(literal)
+		if err == nil {
+			v.constant, err = typed(literal, v.typ)
+		}
+		if err != nil {
+			return Value{}, fmt.Errorf("%w: write a %s, or a placeholder that has one", err, v.typ)
+		}
+	}
+	return v, nil
+}
+
+// Resolve returns the value for one identity: a string, json.Number or bool, never empty. No error quotes it.
+func (v *Value) Resolve(lookup func(string) (any, bool)) (any, error) {
+	if v.constant != nil {
+		return v.constant, nil
+	}
+	toText := ValueText
+	if v.typ != TypeString {
+		// A list of one number is not a number: it becomes two the day a second element is added.
+		toText = scalarText
+	}
+	text, err := v.text.resolve(lookup, toText)
+	if err != nil {
+		return nil, err
+	}
+	return typed(text, v.typ)
+}
+
+// fixedParam is a FixedParam, parsed.
+type fixedParam struct {
+	Value
+
+	name string
 }
 
 func compileFixedParam(p FixedParam, check func(string) error) (fixedParam, error) {
@@ -52,31 +102,11 @@ func compileFixedParam(p FixedParam, check func(string) error) (fixedParam, erro
 		return fixedParam{}, fmt.Errorf("fixed_param %s is reserved: %s; choose another name for the pipe's parameter",
 			p.Name, reservedWhy)
 	}
-	out := fixedParam{name: p.Name, typ: p.Type}
-	switch p.Type {
-	case "":
-		out.typ = TypeString
-	case TypeString, TypeNumber, TypeBoolean:
-	default:
-		return fixedParam{}, fmt.Errorf("fixed_param %s: the type %s is unknown: write string, number or boolean",
-			p.Name, Shown(string(p.Type)))
-	}
-	text, err := ParseTemplate(p.Value, check)
+	v, err := CompileValue(p.Value, p.Type, check)
 	if err != nil {
 		return fixedParam{}, fmt.Errorf("fixed_param %s: %w", p.Name, err)
 	}
-	out.text = text
-	if literal, ok := text.Literal(); ok {
-		err := checkText(literal)
-		if err == nil {
-			out.constant, err = typed(literal, out.typ)
-		}
-		if err != nil {
-			return fixedParam{}, fmt.Errorf("fixed_param %s: %w: write a %s, or a placeholder that has one",
-				p.Name, err, out.typ)
-		}
-	}
-	return out, nil
+	return fixedParam{Value: v, name: p.Name}, nil
 }
 
 // compileFixed parses the fixed parameters of one scope. Names that differ only in letter case are the same
@@ -96,23 +126,6 @@ func compileFixed(params []FixedParam, check func(string) error) ([]fixedParam, 
 		out = append(out, compiled)
 	}
 	return out, nil
-}
-
-// value resolves the parameter for one identity.
-func (p *fixedParam) value(lookup func(string) (any, bool)) (any, error) {
-	if p.constant != nil {
-		return p.constant, nil
-	}
-	toText := ValueText
-	if p.typ != TypeString {
-		// A list of one number is not a number: it becomes two the day a second element is added.
-		toText = scalarText
-	}
-	text, err := p.text.resolve(lookup, toText)
-	if err != nil {
-		return nil, err
-	}
-	return typed(text, p.typ)
 }
 
 // typed gives text its JSON type. A number keeps its digits.

@@ -23,10 +23,30 @@ var (
 // filter: a semicolon (a separator to some), a bad escape and broken text are errors, in pairs that would
 // be left out as well.
 func buildQuery(raw string, lets func(name string) bool) (query string, dropped int, err error) {
-	if strings.Contains(raw, ";") {
-		return "", 0, errSemicolon
-	}
 	var b strings.Builder
+	err = ParseQuery(raw, func(name, value string) {
+		if !lets(name) {
+			dropped++
+			return
+		}
+		if b.Len() > 0 {
+			b.WriteByte('&')
+		}
+		b.WriteString(name) // in the grammar of names: nothing to escape
+		b.WriteByte('=')
+		b.WriteString(url.QueryEscape(value))
+	})
+	if err != nil {
+		return "", 0, err
+	}
+	return b.String(), dropped, nil
+}
+
+// ParseQuery calls visit with each parameter of an encoded query, decoded once, in their order. No error quotes the query.
+func ParseQuery(raw string, visit func(name, value string)) error {
+	if strings.Contains(raw, ";") {
+		return errSemicolon
+	}
 	for raw != "" {
 		var pair string
 		pair, raw, _ = strings.Cut(raw, "&")
@@ -35,20 +55,11 @@ func buildQuery(raw string, lets func(name string) bool) (query string, dropped 
 		}
 		name, value, err := parsePair(pair)
 		if err != nil {
-			return "", 0, err
+			return err
 		}
-		if !lets(name) {
-			dropped++
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteByte('&')
-		}
-		b.WriteString(name) // in the grammar of names: nothing to escape
-		b.WriteByte('=')
-		b.WriteString(url.QueryEscape(value))
+		visit(name, value)
 	}
-	return b.String(), dropped, nil
+	return nil
 }
 
 // parsePair decodes one name=value. A pair without "=" has the empty value.
