@@ -112,6 +112,7 @@ type Handler struct {
 	limiter     *pooledLimiter
 	forwarder   *forward.Forwarder
 	requests    tinybird.RequestLimits
+	api         string      // the base URL of Tinybird's API
 	cors        *corsPolicy // nil: no other origin
 	ingest      *ingest.Policy
 	workspace   string // the key of the acquired limiter; empty while none is held
@@ -167,7 +168,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	}
 	token, cached, err := h.minter.Mint(grant, rps)
 	if err != nil {
-		return apierr.New(http.StatusInternalServerError, apierr.Internal, "The edge could not make a token for Tinybird.").Wrap(err)
+		return cannotMint(err)
 	}
 	metrics.minted(cached)
 

@@ -44,6 +44,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := h.provisionTokens(key, workspace); err != nil {
 		return err
 	}
+	if err := h.provisionTokenEndpoint(base); err != nil {
+		return err
+	}
 	transport, err := loadTransport(ctx, h.TransportRaw, base)
 	if err != nil {
 		return err

@@ -21,9 +21,9 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, grant *tinybird.
 	if grant.Rate == nil {
 		return 0, nil
 	}
-	rps, err := resolveRate(r, grant.Rate.RPS)
+	rps, err := allowedRate(r, grant.Rate)
 	if err != nil {
-		return 0, apierr.New(http.StatusForbidden, apierr.NotAllowed, "No rate is configured for you here. Ask whoever runs this service.").Wrap(err)
+		return 0, err
 	}
 	result, err := h.limiter.Allow(grant.TokenName, ratelimit.Limit{RPS: rps, Burst: grant.Rate.Burst})
 	if err != nil {
@@ -33,6 +33,15 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, grant *tinybird.
 	if !result.Allowed {
 		metrics.limited.WithLabelValues(grant.Pipe).Inc()
 		return 0, apierr.New(http.StatusTooManyRequests, apierr.RateLimited, "Too many requests. Wait as long as the Retry-After header says.")
+	}
+	return rps, nil
+}
+
+// allowedRate is the rate that a client has. One that is none refuses the request: it must never mean no limit.
+func allowedRate(r *http.Request, rate *tinybird.RateSpec) (int, error) {
+	rps, err := resolveRate(r, rate.RPS)
+	if err != nil {
+		return 0, apierr.New(http.StatusForbidden, apierr.NotAllowed, "No rate is configured for you here. Ask whoever runs this service.").Wrap(err)
 	}
 	return rps, nil
 }

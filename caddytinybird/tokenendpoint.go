@@ -1,12 +1,129 @@
 package caddytinybird
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
-func (h *Handler) serveToken(http.ResponseWriter, *http.Request, *exchange) error {
-	return errors.New("not built")
+// tokenPipe stands for the token endpoint where metrics and logs name a pipe.
+const tokenPipe = "_token"
+
+// clientToken is the answer of the token endpoint.
+type clientToken struct {
+	// A Tinybird token for all pipes that the user may read, each fixed to the user's own values.
+	Token string `json:"token"`
+
+	// When it expires, in UTC (RFC 3339).
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// The base URL of Tinybird's API, which takes the token.
+	API string `json:"api"`
 }
 
-func checkTokenEndpoint(string) error { return nil }
+// serveToken hands a signed-in client a Tinybird token of its own. It is for clients that have to call Tinybird themselves: no
+// limit, filter or log of the edge stands between them.
+func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange) error {
+	x.pipe = tokenPipe
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		return apierr.New(http.StatusMethodNotAllowed, apierr.MethodNotAllowed, "A token is fetched with GET or POST.").
+			With("Allow", "GET, POST")
+	}
+	var err error
+	if x.identity, err = h.identify(r, x.visitor); err != nil { //nolint:contextcheck // it takes the request, and with it its context
+		return err
+	}
+	set, err := h.policy.AuthorizeAll(x.identity)
+	if err != nil {
+		return err
+	}
+	if _, err := h.limit(w, r, &tinybird.Grant{Pipe: tokenPipe, TokenName: set.TokenName, Rate: set.Rate}); err != nil { //nolint:contextcheck // as in servePipe
+		return err
+	}
+	rps, err := smallestRate(r, set.Grants)
+	if err != nil {
+		return err
+	}
+	token, expires, cached, err := h.minter.MintAll(set, rps)
+	if err != nil {
+		return cannotMint(err)
+	}
+	metrics.minted(cached)
+	return writeToken(w, clientToken{Token: token, ExpiresAt: expires.UTC(), API: h.api})
+}
+
+// smallestRate is the rate that Tinybird holds a token to which reads several pipes. A token has one rate, so that
+// none of the pipes' own can be exceeded with it, it is the smallest of them; 0 if none of them has any.
+func smallestRate(r *http.Request, grants []*tinybird.Grant) (int, error) {
+	smallest := 0
+	for _, g := range grants {
+		if g.Rate == nil {
+			continue
+		}
+		rps, err := allowedRate(r, g.Rate)
+		if err != nil {
+			return 0, err
+		}
+		if smallest == 0 || rps < smallest {
+			smallest = rps
+		}
+	}
+	return smallest, nil
+}
+
+func writeToken(w http.ResponseWriter, t clientToken) error {
+	body, err := json.Marshal(t)
+	if err != nil {
+		return cannotMint(err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "private, no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(http.StatusOK)
+	// That the client is gone by now changes nothing.
+	_, _ = w.Write(body)
+	return nil
+}
+
+func cannotMint(err error) error {
+	return apierr.New(http.StatusInternalServerError, apierr.Internal, "The edge could not make a token for Tinybird.").Wrap(err)
+}
+
+// provisionTokenEndpoint settles what the token endpoint answers.
+func (h *Handler) provisionTokenEndpoint(base *url.URL) error {
+	h.api = base.String()
+	if h.TokenEndpoint == "" {
+		return nil
+	}
+	if len(h.Pipes) == 0 {
+		return errors.New("token_endpoint without a pipe has no token to give; add `pipe <name> { ... }` or remove it")
+	}
+	return checkTokenEndpoint(h.TokenEndpoint)
+}
+
+// checkTokenEndpoint accepts a path that no client can spell in two ways, and that means nothing else here.
+func checkTokenEndpoint(endpoint string) error {
+	if !strings.HasPrefix(endpoint, "/") || endpoint == "/" || path.Clean(endpoint) != endpoint {
+		return fmt.Errorf("token_endpoint %s is no path; write one such as /tinybird/token", tinybird.Shown(endpoint))
+	}
+	for segment := range strings.SplitSeq(endpoint[1:], "/") {
+		if strings.Trim(segment, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~") != "" {
+			return fmt.Errorf("token_endpoint %s has an unusual path; use letters, digits and - . _ ~ between single slashes", tinybird.Shown(endpoint))
+		}
+	}
+	if _, _, pipe := tinybird.ParsePath(endpoint); pipe || strings.HasPrefix(endpoint, "/v0/") || endpoint == trackingPath {
+		return fmt.Errorf("token_endpoint %s is where pipes are read and rows are sent; choose another path, such as /tinybird/token", tinybird.Shown(endpoint))
+	}
+	return nil
+}

@@ -1,7 +1,7 @@
 // Package apierr is the one shape in which a request is refused: an HTTP status, a code that programs
 // compare, and a sentence that people read.
 //
-// The body is {"error": "<sentence>", "code": "<code>"}. Tinybird's own clients read the member "error",
+// The body is {"error": "<sentence>", "code": "<code>"}, for rows that were sent with members that count them. Tinybird's own clients read the member "error",
 // so a refusal by the edge looks to them like one by Tinybird.
 package apierr
 
@@ -42,6 +42,9 @@ const (
 	// 404
 	NotFound Code = "not_found"
 
+	// 409
+	EventsIncomplete Code = "events_incomplete"
+
 	// 405, 413, 414, 415
 	MethodNotAllowed Code = "method_not_allowed"
 	BodyTooLarge     Code = "body_too_large"
@@ -66,7 +69,16 @@ type Error struct {
 	Code    Code
 	Message string
 	Header  http.Header // further response headers, such as Allow or Retry-After; may be nil
+	Rows    *Rows       // for a request that sends rows, what became of them; else nil
 	Err     error
+}
+
+// Rows is what became of the rows of a request that was refused, so that none is lost without a word.
+type Rows struct {
+	Row         int `json:"row,omitempty"`          // the one at fault, or the first that was not taken; the first row is 1
+	Successful  int `json:"successful_rows"`        // taken before
+	Quarantined int `json:"quarantined_rows"`       // taken before, and put aside by Tinybird
+	Unknown     int `json:"unknown_rows,omitempty"` // from Row on: sent, and nobody knows whether they were taken
 }
 
 // New returns a refusal with the given status, code and sentence.
@@ -118,11 +130,12 @@ func (e *Error) Body() []byte {
 	var body bytes.Buffer
 	enc := json.NewEncoder(&body)
 	enc.SetEscapeHTML(false) // it is read by people, too
-	// Two strings always encode.
+	// Strings and numbers always encode.
 	_ = enc.Encode(struct {
 		Error string `json:"error"`
 		Code  Code   `json:"code"`
-	}{e.Message, e.Code})
+		*Rows
+	}{e.Message, e.Code, e.Rows})
 	return body.Bytes()
 }
 

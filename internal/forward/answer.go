@@ -137,14 +137,19 @@ func setHeader(h http.Header, resp *http.Response) {
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // keeps net/http from guessing one
 	}
+	passReports(h, resp.Header)
+	h["Cache-Control"] = []string{"private, no-store"}
+	h["X-Content-Type-Options"] = []string{"nosniff"}
+}
+
+// passReports hands on what Tinybird says about its database, and about its limit unless the edge has a limit of its own.
+func passReports(h, upstream http.Header) {
 	own := hasRateLimit(h)
-	for name, v := range resp.Header {
+	for name, v := range upstream {
 		if strings.HasPrefix(name, "X-Db-") || !own && isRateLimit(name) {
 			h[name] = v
 		}
 	}
-	h["Cache-Control"] = []string{"private, no-store"}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
 }
 
 // isRateLimit tells whether a field, in canonical form, is about the rate limit: X-RateLimit-* as Tinybird sends

@@ -64,9 +64,11 @@ type Request struct {
 	Method   string
 	Path     string      // from the root of the API, with nothing in it that needs escaping
 	RawQuery string      // encoded
-	Body     []byte      // JSON, or empty; must not be changed afterwards, the transport may still read it
+	Body     []byte      // JSON, rows, or empty; must not be changed afterwards, the transport may still read it
 	Client   http.Header // the client's header, of which a few fields are copied
 	Token    string      // the credential
+
+	rows bool // the body is rows
 }
 
 // Outcome is what the operator wants to know about a request, answered or not.
@@ -105,8 +107,7 @@ func New(o Options) *Forwarder {
 // The error is nil when the whole answer was written. An *apierr.Error means that nothing was written and is
 // the answer to give. Other errors wrap ErrAborted, context.Canceled (the client went away) or both.
 func (f *Forwarder) Forward(ctx context.Context, w http.ResponseWriter, q Request) (Outcome, error) {
-	x := exchange{Forwarder: f, client: ctx, token: q.Token}
-	x.ctx, x.cancel = context.WithCancelCause(ctx)
+	x := f.exchange(ctx, q.Token, queryWords)
 	defer x.cancel(nil)
 
 	start := time.Now()
@@ -119,11 +120,16 @@ func (f *Forwarder) Forward(ctx context.Context, w http.ResponseWriter, q Reques
 		out.UpstreamStatus = resp.StatusCode
 		err = x.deliver(w, resp)
 	}
-	out.Err = err
-	if refusal := (*apierr.Error)(nil); errors.As(err, &refusal) {
-		out.Err = refusal.Err
-	}
+	out.Err = causeOf(err)
 	return out, err
+}
+
+// causeOf returns what the operator wants to know of an error.
+func causeOf(err error) error {
+	if refusal := (*apierr.Error)(nil); errors.As(err, &refusal) {
+		return refusal.Err
+	}
+	return err
 }
 
 // exchange is one request and its answer.
@@ -134,6 +140,14 @@ type exchange struct {
 	ctx    context.Context //nolint:containedctx // the same, cancelled as well when Tinybird is too slow
 	cancel context.CancelCauseFunc
 	token  string
+	words  words
+}
+
+// exchange begins one; its cancel has to be called in the end.
+func (f *Forwarder) exchange(ctx context.Context, token string, say words) *exchange {
+	x := &exchange{Forwarder: f, client: ctx, token: token, words: say}
+	x.ctx, x.cancel = context.WithCancelCause(ctx)
+	return x
 }
 
 // roundTrip sends the request and waits for the headers of the answer.

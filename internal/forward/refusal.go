@@ -52,7 +52,7 @@ func isTimeout(err error) bool {
 
 // refusal turns an answer that is not handed on into one of our own. h is the header of the response to come.
 func (x *exchange) refusal(h http.Header, resp *http.Response) *apierr.Error {
-	e := translate(resp.StatusCode)
+	e := translate(resp.StatusCode, x.words)
 	text := ""
 	if resp.StatusCode >= http.StatusBadRequest {
 		text = x.errorText(resp)
@@ -76,9 +76,20 @@ func (x *exchange) refusal(h http.Header, resp *http.Response) *apierr.Error {
 	return e.Wrap(cause)
 }
 
+// words are what differs between sentences about a query and about rows.
+type words struct {
+	late, tooLarge, refused string
+}
+
+var queryWords = words{
+	late:     "The query took too long. Ask for less, or try again later.",
+	tooLarge: "The body is too large. Send fewer or shorter parameters.",
+	refused:  "The analytics service refused the query. Check the names and values of the parameters.",
+}
+
 // translate returns the refusal for one of Tinybird's statuses. Its 401 and 403 are about our own credential
 // and nothing that the client could mend.
-func translate(status int) *apierr.Error {
+func translate(status int, say words) *apierr.Error {
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return apierr.New(http.StatusForbidden, apierr.UpstreamRefused,
@@ -86,11 +97,9 @@ func translate(status int) *apierr.Error {
 	case status == http.StatusNotFound:
 		return apierr.NoEndpoint()
 	case status == http.StatusRequestTimeout:
-		return apierr.New(http.StatusGatewayTimeout, apierr.UpstreamTimeout,
-			"The query took too long. Ask for less, or try again later.")
+		return apierr.New(http.StatusGatewayTimeout, apierr.UpstreamTimeout, say.late)
 	case status == http.StatusRequestEntityTooLarge:
-		return apierr.New(http.StatusRequestEntityTooLarge, apierr.BodyTooLarge,
-			"The body is too large. Send fewer or shorter parameters.")
+		return apierr.New(http.StatusRequestEntityTooLarge, apierr.BodyTooLarge, say.tooLarge)
 	case status == http.StatusRequestURITooLong:
 		return apierr.New(http.StatusRequestURITooLong, apierr.URLTooLong,
 			"The URL is too long. Send the parameters as a JSON object with POST.")
@@ -100,8 +109,7 @@ func translate(status int) *apierr.Error {
 	case status == http.StatusServiceUnavailable:
 		return unreachable(status)
 	case status >= 400 && status <= 499:
-		return apierr.New(http.StatusBadRequest, apierr.QueryRefused,
-			"The analytics service refused the query. Check the names and values of the parameters.")
+		return apierr.New(http.StatusBadRequest, apierr.QueryRefused, say.refused)
 	default:
 		return unreachable(http.StatusBadGateway)
 	}

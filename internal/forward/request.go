@@ -55,7 +55,10 @@ func (x *exchange) header(q Request) http.Header {
 	if v := q.Client.Get("Accept-Encoding"); v != "" {
 		h["Accept-Encoding"][0] = v
 	}
-	if len(q.Body) > 0 {
+	switch {
+	case q.rows:
+		h["Content-Type"] = []string{"application/x-ndjson"}
+	case len(q.Body) > 0:
 		h["Content-Type"] = []string{"application/json"}
 	}
 	h["Authorization"] = []string{"Bearer " + x.token}

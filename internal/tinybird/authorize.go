@@ -51,24 +51,11 @@ func (p *Policy) Authorize(pipe, format string, s Subject) (*Grant, error) {
 	if !ok {
 		return nil, apierr.NoEndpoint()
 	}
-	for _, r := range pol.require {
-		if !r.Holds(s) {
-			return nil, apierr.New(http.StatusForbidden, apierr.NotAllowed,
-				"You are not allowed to read this endpoint: it asks for a role, permission, feature or plan that you do not have.").
-				Wrap(fmt.Errorf("pipe %s: require %s %s does not hold", pol.name, r.Kind, strings.Join(r.Values, " ")))
-		}
+	g, refused := pol.grant(s)
+	if refused != nil {
+		return nil, refused
 	}
-	g := &Grant{Pipe: pol.name, Format: own, Rate: pol.rate, params: pol.params, withheld: pol.withheld}
-	if len(pol.fixed) > 0 {
-		g.Fixed = make([]FixedValue, len(pol.fixed))
-	}
-	for i := range pol.fixed {
-		v, err := pol.fixed[i].Resolve(s.Lookup)
-		if err != nil {
-			return nil, tenantMissing(fmt.Errorf("pipe %s: fixed_param %s: %w", pol.name, pol.fixed[i].name, err))
-		}
-		g.Fixed[i] = FixedValue{Name: pol.fixed[i].name, Value: v}
-	}
+	g.Format = own
 	name, err := p.name(s)
 	if err != nil {
 		return nil, tenantMissing(fmt.Errorf("pipe %s: token name: %w", pol.name, err))
@@ -76,6 +63,63 @@ func (p *Policy) Authorize(pipe, format string, s Subject) (*Grant, error) {
 	g.TokenName = name
 	if pol.ownRate {
 		g.TokenName = name + ":" + pol.name
+	}
+	return g, nil
+}
+
+// GrantSet is all that one identity may read.
+type GrantSet struct {
+	TokenName string    // what requests are counted under
+	Grants    []*Grant  // sorted by pipe; never empty
+	Rate      *RateSpec // the shared one; nil: none
+}
+
+// AuthorizeAll finds out which of the listed pipes s may read, in whatever format. Those that it may not are left out. The
+// error is always an *apierr.Error: if nothing is left, 403 tenant_missing when a fixed parameter without a value was among
+// the reasons, else 403 not_allowed.
+func (p *Policy) AuthorizeAll(s Subject) (*GrantSet, error) {
+	set := &GrantSet{Rate: p.rate}
+	var refused *apierr.Error
+	for _, name := range p.Pipes() {
+		g, why := p.pipes[name].grant(s)
+		if why == nil {
+			set.Grants = append(set.Grants, g)
+			continue
+		}
+		if refused == nil || why.Code == apierr.TenantMissing {
+			refused = why
+		}
+	}
+	if len(set.Grants) == 0 {
+		if refused == nil {
+			return nil, apierr.NoEndpoint()
+		}
+		return nil, refused
+	}
+	var err error
+	set.TokenName, err = p.TokenName(s)
+	return set, err
+}
+
+// grant decides whether s may read the pipe, and to what it is fixed.
+func (p *pipe) grant(s Subject) (*Grant, *apierr.Error) {
+	for _, r := range p.require {
+		if !r.Holds(s) {
+			return nil, apierr.New(http.StatusForbidden, apierr.NotAllowed,
+				"You are not allowed to read this endpoint: it asks for a role, permission, feature or plan that you do not have.").
+				Wrap(fmt.Errorf("pipe %s: require %s %s does not hold", p.name, r.Kind, strings.Join(r.Values, " ")))
+		}
+	}
+	g := &Grant{Pipe: p.name, Rate: p.rate, params: p.params, withheld: p.withheld}
+	if len(p.fixed) > 0 {
+		g.Fixed = make([]FixedValue, len(p.fixed))
+	}
+	for i := range p.fixed {
+		v, err := p.fixed[i].Resolve(s.Lookup)
+		if err != nil {
+			return nil, tenantMissing(fmt.Errorf("pipe %s: fixed_param %s: %w", p.name, p.fixed[i].name, err))
+		}
+		g.Fixed[i] = FixedValue{Name: p.fixed[i].name, Value: v}
 	}
 	return g, nil
 }

@@ -60,22 +60,39 @@ func (f fixedParams) MarshalJSON() ([]byte, error) {
 
 var (
 	errGrant      = errors.New("the grant names no pipe or no token name")
+	errGrantOrder = errors.New("the grants are not sorted by pipe, or one pipe is granted twice")
 	errGrantFixed = errors.New("the grant's fixed parameters are not sorted by name, or a name or value is not usable")
 	errGrantRate  = errors.New("the grant has a limit, so its rate must be from 1 to " + strconv.Itoa(MaxRPS))
 )
 
-// checkGrant is the last look at what gets signed. Authorize makes no such grant; this holds for grants
+// checkGrants is the last look at what gets signed. Authorize makes no such grants; this holds for grants
 // from anywhere.
-func checkGrant(g *Grant, rps int) error {
-	if g == nil || !validName(g.Pipe) || checkTokenName(g.TokenName) != nil {
+func checkGrants(name string, rps int, grants []*Grant) error {
+	if len(grants) == 0 || checkTokenName(name) != nil {
 		return errGrant
 	}
-	// Tinybird takes a limit of 0 or less for none.
-	if rps < 0 || rps > MaxRPS || rps == 0 && g.Rate != nil {
-		return errGrantRate
+	for i, g := range grants {
+		if g == nil || !validName(g.Pipe) {
+			return errGrant
+		}
+		// Which of two scopes for one pipe counts is not documented.
+		if i > 0 && grants[i-1].Pipe >= g.Pipe {
+			return errGrantOrder
+		}
+		// Tinybird takes a limit of 0 or less for none.
+		if rps < 0 || rps > MaxRPS || rps == 0 && g.Rate != nil {
+			return errGrantRate
+		}
+		if err := checkGrantFixed(g.Fixed); err != nil {
+			return err
+		}
 	}
-	for i, f := range g.Fixed {
-		if !validName(f.Name) || reserved(f.Name) || i > 0 && g.Fixed[i-1].Name >= f.Name {
+	return nil
+}
+
+func checkGrantFixed(fixed []FixedValue) error {
+	for i, f := range fixed {
+		if !validName(f.Name) || reserved(f.Name) || i > 0 && fixed[i-1].Name >= f.Name {
 			return errGrantFixed
 		}
 		switch v := f.Value.(type) {
@@ -104,20 +121,22 @@ func checkTokenName(name string) error {
 
 // cacheKey returns what a token says, but for when it expires and for whose workspace, in a form that no
 // two different tokens share: every text is preceded by its length.
-func cacheKey(g *Grant, rps int) string {
+func cacheKey(name string, rps int, grants []*Grant) string {
 	b := make([]byte, 0, 256)
 	b = strconv.AppendInt(b, int64(rps), 10)
-	b = appendSized(b, 'p', g.Pipe)
-	b = appendSized(b, 'n', g.TokenName)
-	for _, f := range g.Fixed {
-		b = appendSized(b, 'f', f.Name)
-		switch v := f.Value.(type) {
-		case string:
-			b = appendSized(b, 's', v)
-		case json.Number:
-			b = appendSized(b, 'd', string(v))
-		case bool:
-			b = appendSized(b, 'b', strconv.FormatBool(v))
+	b = appendSized(b, 'n', name)
+	for _, g := range grants {
+		b = appendSized(b, 'p', g.Pipe)
+		for _, f := range g.Fixed {
+			b = appendSized(b, 'f', f.Name)
+			switch v := f.Value.(type) {
+			case string:
+				b = appendSized(b, 's', v)
+			case json.Number:
+				b = appendSized(b, 'd', string(v))
+			case bool:
+				b = appendSized(b, 'b', strconv.FormatBool(v))
+			}
 		}
 	}
 	return string(b)

@@ -80,20 +80,37 @@ func NewMinter(o MinterOptions) (*Minter, error) {
 // was minted for a grant that says the same is returned again while at least a third of its life is left.
 // A grant that has a rate is never signed without a limit.
 func (m *Minter) Mint(g *Grant, rps int) (token string, cached bool, err error) {
-	if err := checkGrant(g, rps); err != nil {
-		return "", false, fmt.Errorf("mint: %w", err)
+	if g == nil {
+		return "", false, fmt.Errorf("mint: %w", errGrant)
 	}
-	key := cacheKey(g, rps)
+	t, cached, err := m.mint(g.TokenName, rps, g)
+	return t.token, cached, err
+}
+
+// MintAll returns one token for several grants, each for a pipe of its own, with the name and the rate of the set, and when it
+// expires. It is kept and returned again as Mint's are.
+func (m *Minter) MintAll(s *GrantSet, rps int) (token string, expires time.Time, cached bool, err error) {
+	if s == nil {
+		return "", time.Time{}, false, fmt.Errorf("mint: %w", errGrant)
+	}
+	t, cached, err := m.mint(s.TokenName, rps, s.Grants...)
+	return t.token, t.expires, cached, err
+}
+
+func (m *Minter) mint(name string, rps int, grants ...*Grant) (t minted, cached bool, err error) {
+	if err := checkGrants(name, rps, grants); err != nil {
+		return minted{}, false, fmt.Errorf("mint: %w", err)
+	}
+	key := cacheKey(name, rps, grants)
 	now := m.now()
 	if t, ok := m.tokens.GetIfPresent(key); ok && m.fresh(t, now) {
-		return t.token, true, nil
+		return t, true, nil
 	}
-	t, err := m.sign(g, rps, now)
-	if err != nil {
-		return "", false, fmt.Errorf("mint: %w", err)
+	if t, err = m.sign(name, rps, grants, now); err != nil {
+		return minted{}, false, fmt.Errorf("mint: %w", err)
 	}
 	m.tokens.Set(key, t)
-	return t.token, false, nil
+	return t, false, nil
 }
 
 // fresh reports whether a token is good for use. One that has more than a whole life left is from before
@@ -103,14 +120,12 @@ func (m *Minter) fresh(t minted, now time.Time) bool {
 	return left >= m.ttl/3 && left < m.ttl+time.Second
 }
 
-func (m *Minter) sign(g *Grant, rps int, now time.Time) (minted, error) {
+func (m *Minter) sign(name string, rps int, grants []*Grant, now time.Time) (minted, error) {
 	// exp is whole seconds. Rounded up, because rounded down a short-lived token can be dead on arrival.
 	expires := now.Add(m.ttl + time.Second - 1).Unix()
-	c := claims{
-		WorkspaceID: m.workspace,
-		Name:        g.TokenName,
-		Expires:     expires,
-		Scopes:      []scope{{Type: scopePipesRead, Resource: g.Pipe, FixedParams: g.Fixed}},
+	c := claims{WorkspaceID: m.workspace, Name: name, Expires: expires, Scopes: make([]scope, len(grants))}
+	for i, g := range grants {
+		c.Scopes[i] = scope{Type: scopePipesRead, Resource: g.Pipe, FixedParams: g.Fixed}
 	}
 	if rps > 0 {
 		c.Limits = &limits{RPS: rps}

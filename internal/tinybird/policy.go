@@ -47,6 +47,7 @@ type PolicyConfig struct {
 type Policy struct {
 	tokenName Template
 	pipes     map[string]*pipe
+	rate      *RateSpec // the shared one
 }
 
 // pipe is all that is to be known about one pipe. Nothing here is modified after NewPolicy.
@@ -65,7 +66,7 @@ type pipe struct {
 
 // NewPolicy checks c and returns its policy. Errors name the option at fault and what to write instead.
 func NewPolicy(c PolicyConfig) (*Policy, error) {
-	p := &Policy{pipes: make(map[string]*pipe)}
+	p := &Policy{pipes: make(map[string]*pipe), rate: copyRate(c.RateLimit)}
 	if c.TokenName != "" {
 		t, err := ParseTemplate(c.TokenName, c.CheckPlaceholder)
 		if err != nil {
