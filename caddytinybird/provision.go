@@ -47,6 +47,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := h.provisionTokenEndpoint(base); err != nil {
 		return err
 	}
+	if err := h.provisionTemplateTokens(key, workspace); err != nil {
+		return err
+	}
 	transport, err := loadTransport(ctx, h.TransportRaw, base)
 	if err != nil {
 		return err
@@ -201,6 +204,24 @@ func (h *Handler) provisionTokens(key tinybird.SigningKey, workspace string) err
 	}
 	h.minter = minter
 	return h.acquireLimiter(workspace, counters)
+}
+
+// provisionTemplateTokens settles whether the tokens of Clerk's template are accepted.
+func (h *Handler) provisionTemplateTokens(key tinybird.SigningKey, workspace string) error {
+	if !h.AcceptTemplateTokens {
+		return nil
+	}
+	if h.verifier == nil {
+		return errors.New("accept_template_tokens needs to know whose tokens they are, and a clerk_auth before tinybird refuses them; add `clerk pk_...` inside tinybird, or as a global option")
+	}
+	for _, pipe := range h.Pipes {
+		if len(pipe.Require) > 0 {
+			h.log.Warn("a token of Clerk's JWT template says nothing of roles and plans, so that it cannot read a pipe with a require line",
+				zap.Strings("pipes", pipe.Names))
+		}
+	}
+	h.templateKey, h.workspaceID = key.Bytes, workspace
+	return nil
 }
 
 // Validate holds the rules that need no placeholder.
