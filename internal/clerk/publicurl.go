@@ -104,11 +104,22 @@ func without(u *url.URL, names ...string) string {
 			kept.add(p.name, p.value)
 		}
 	}
-	text := origin(u) + u.EscapedPath()
+	text := origin(u) + pathOf(u)
 	if kept.text == "" {
 		return text
 	}
 	return text + "?" + kept.text
+}
+
+// pathOf is the path as the browser wrote it, also with the two characters that browsers leave alone and net/url escapes.
+func pathOf(u *url.URL) string {
+	if strings.ContainsAny(u.RawPath, "|^") {
+		plain := url.URL{Path: u.Path, RawPath: strings.NewReplacer("|", "%7C", "^", "%5E").Replace(u.RawPath)}
+		if plain.EscapedPath() == plain.RawPath {
+			return u.RawPath
+		}
+	}
+	return u.EscapedPath()
 }
 
 // param is a parameter of a query.
