@@ -29,6 +29,9 @@ func IsDocument(r *http.Request) bool {
 // is trusted, the first of X-Forwarded-Host and of X-Forwarded-Proto count. The host is empty if it is none.
 func PublicURL(r *http.Request, forwarded bool) *url.URL {
 	u := &url.URL{Scheme: schemeHTTP, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+	if !strings.HasPrefix(u.Path, "/") { // OPTIONS * and the like: nothing that could run into the host
+		u.Path, u.RawPath = "/", ""
+	}
 	if r.TLS != nil || r.URL.Scheme == schemeHTTPS {
 		u.Scheme = schemeHTTPS
 	}
