@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -122,7 +123,7 @@ func checkTokenEndpoint(endpoint string) error {
 			return fmt.Errorf("token_endpoint %s has an unusual path; use letters, digits and - . _ ~ between single slashes", tinybird.Shown(endpoint))
 		}
 	}
-	if _, _, pipe := tinybird.ParsePath(endpoint); pipe || strings.HasPrefix(endpoint, "/v0/") || endpoint == trackingPath {
+	if _, _, pipe := tinybird.ParsePath(endpoint); pipe || strings.HasPrefix(endpoint, "/v0/") || new(ingest.Policy).Serves(endpoint) {
 		return fmt.Errorf("token_endpoint %s is where pipes are read and rows are sent; choose another path, such as /tinybird/token", tinybird.Shown(endpoint))
 	}
 	return nil
