@@ -133,8 +133,8 @@ func (o *oracle) compareRequest(t *testing.T, c *oracleCase, got answer) {
 		if got.code != apierr.SessionPending || got.id != nil {
 			t.Errorf("code %q and identity %v of a pending session", got.code, got.id)
 		}
-		if got.status == Handshake {
-			t.Error("a pending session is sent to a handshake")
+		if got.status != SignedOut || got.reason != reasonPending {
+			t.Errorf("%s (%s) with a pending session", got.status, got.reason)
 		}
 	case got.status != want.Status:
 		t.Fatalf("%s (%s), want %s", got.status, got.reason, want.Status)

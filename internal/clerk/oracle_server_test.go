@@ -89,10 +89,10 @@ func response(r *http.Request, status int, body string) *http.Response {
 func (s *keyServer) backend(c *oracleCase) http.RoundTripper {
 	s.calls = map[string]int64{}
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		s.calls[r.Method+" "+r.URL.Path]++
 		if s.down {
 			return nil, context.DeadlineExceeded
 		}
+		s.calls[r.Method+" "+r.URL.Path]++
 		if r.Method == http.MethodGet {
 			return answerNonce(r, c)
 		}
