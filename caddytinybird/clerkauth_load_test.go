@@ -79,7 +79,7 @@ func TestClerkAuthCaddyfileErrors(t *testing.T) {
 		"organization_sync twice":   {inClerkAuth("organization_sync personal /a\norganization_sync personal /b"), ":4", "one line"},
 		"organization_sync pattern": {inClerkAuth("organization_sync organization orgs/:slug"), ":3", "slash"},
 		"satellite":                 {inClerkAuth("satellite https://satellite.example.com"), ":3", "domain"},
-		"satellite name":            {inClerkAuth("satellite satellite"), ":3", "localhost:3001"},
+		"satellite name":            {inClerkAuth("satellite shop"), ":3", "localhost:3001"},
 		"satellite word":            {inClerkAuth("satellite satellite.example.com autosync"), ":3", "auto_sync"},
 		"satellite none":            {inClerkAuth("satellite"), ":3", "at least one"},
 		"satellites":                {inClerkAuth("satellites satellite.example.com"), ":3", "origin"},
