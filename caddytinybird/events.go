@@ -36,7 +36,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 		return err
 	}
 	var err error
-	if x.identity, err = h.identify(r, x.visitor); err != nil { //nolint:contextcheck // it takes the request, and with it its context
+	if x.identity, err = h.identify(r, x.visitor); err != nil {
 		return err
 	}
 	target, err := h.ingest.Target(r.URL.EscapedPath(), r.URL.RawQuery, h.requests.MaxURL)

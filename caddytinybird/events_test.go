@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -216,9 +217,7 @@ func TestEventsRefusals(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := e.request(t, tt.user, tt.method, tt.target, []byte(tt.body))
-			for field, v := range tt.header {
-				r.Header[field] = v
-			}
+			maps.Copy(r.Header, tt.header)
 			got := e.do(t, r)
 			if got.StatusCode != tt.status || got.code(t) != tt.code {
 				t.Errorf("status %d: %s", got.StatusCode, got.body)

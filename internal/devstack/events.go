@@ -86,7 +86,7 @@ func (a *API) storeEvents(name string, rows [][]byte) (ok, quarantined int, err 
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	kept := append(a.events[name], good...)
+	kept := slices.Concat(a.events[name], good)
 	a.events[name] = kept[max(0, len(kept)-maxEvents):]
 	return ok, quarantined, nil
 }

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,9 +17,7 @@ func sendEvents(t *testing.T, a *API, token, query, body string, header http.Hea
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v0/events?"+query, strings.NewReader(body))
 	r.Header.Set("Authorization", "Bearer "+token)
-	for name, v := range header {
-		r.Header[name] = v
-	}
+	maps.Copy(r.Header, header)
 	w := httptest.NewRecorder()
 	a.ServeHTTP(w, r)
 	return w.Code, w.Body.String()
@@ -76,7 +75,7 @@ func TestEvents(t *testing.T) {
 func TestEventsEngine(t *testing.T) {
 	t.Parallel()
 	var fail error
-	a := NewAPI(APIOptions{Datasources: []string{"d"}, Append: func(datasource string, rows [][]byte) (int, int, error) {
+	a := NewAPI(APIOptions{Datasources: []string{"d"}, Append: func(_ string, rows [][]byte) (int, int, error) {
 		return len(rows) - 1, 1, fail
 	}})
 	if status, body := sendEvents(t, a, a.AppendToken(), "name=d", `{"a":1}{"a":2}`, nil); status != 202 || !strings.Contains(body, `"successful_rows":1`) {

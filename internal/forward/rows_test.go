@@ -66,7 +66,7 @@ func TestAppendRequest(t *testing.T) {
 func TestAppendFailures(t *testing.T) {
 	t.Parallel()
 	answer := func(status int, body string) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
+		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", "7")
 			w.WriteHeader(status)
 			_, _ = io.WriteString(w, body)

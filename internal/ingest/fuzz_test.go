@@ -119,7 +119,8 @@ func checkRow(t *testing.T, line string, sent []byte) {
 
 // anyCase compares names in every way that ignores letter case.
 func anyCase(name, field string) bool {
-	return strings.EqualFold(name, field) || strings.ToUpper(name) == strings.ToUpper(field) || strings.ToLower(name) == strings.ToLower(field)
+	// The field is in lower case.
+	return strings.EqualFold(name, field) || strings.ToLower(strings.ToUpper(name)) == field || strings.ToLower(name) == field
 }
 
 // canonical is a value as encoding/json writes it, numbers with their digits.

@@ -83,7 +83,7 @@ func run(t testing.TB, body io.Reader) (string, Result, *apierr.Error) {
 }
 
 // members is encoding/json's reading of an object, in order.
-func members(t testing.TB, row []byte) (names []string, values []string) {
+func members(t testing.TB, row []byte) (names, values []string) {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(row))
 	if _, err := d.Token(); err != nil {

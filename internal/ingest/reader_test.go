@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -106,10 +107,8 @@ func pack(t testing.TB, text string) []byte {
 }
 
 func post(body io.Reader, header http.Header) *http.Request {
-	r := httptest.NewRequest(http.MethodPost, "/v0/events", body) //nolint:noctx // nothing is sent
-	for name, v := range header {
-		r.Header[name] = v
-	}
+	r := httptest.NewRequest(http.MethodPost, "/v0/events", body)
+	maps.Copy(r.Header, header)
 	return r
 }
 
@@ -130,7 +129,7 @@ func TestGzip(t *testing.T) {
 		"part of a header":  {one[:5], 0},
 		"nothing":           {nil, 0},
 		"no gzip":           {[]byte(`{"a":1}`), 0},
-		"trailing garbage":  {append(bytes.Clone(one), "garbage garbage"...), 0},
+		"trailing garbage":  {append(bytes.Clone(one), "and something more"...), 0},
 		"trailing zeros":    {append(bytes.Clone(one), make([]byte, 512)...), 0},
 		"second cut off":    {append(bytes.Clone(one), two[:len(two)-3]...), 0},
 		"wrong checksum":    {damaged, 0},
