@@ -40,14 +40,14 @@ func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange
 			With("Allow", "GET, POST")
 	}
 	var err error
-	if x.identity, err = h.identify(r, x.visitor); err != nil { //nolint:contextcheck // it takes the request, and with it its context
+	if x.identity, err = h.identify(r, x.visitor); err != nil {
 		return err
 	}
 	set, err := h.policy.AuthorizeAll(x.identity)
 	if err != nil {
 		return err
 	}
-	if _, err := h.limit(w, r, &tinybird.Grant{Pipe: tokenPipe, TokenName: set.TokenName, Rate: set.Rate}); err != nil { //nolint:contextcheck // as in servePipe
+	if _, err := h.limit(w, r, &tinybird.Grant{Pipe: tokenPipe, TokenName: set.TokenName, Rate: set.Rate}); err != nil {
 		return err
 	}
 	rps, err := smallestRate(r, set.Grants)

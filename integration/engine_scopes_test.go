@@ -134,7 +134,7 @@ func TestEngineTemplates(t *testing.T) {
 		}
 		rows[period] = a.Rows
 	}
-	if !(rows["hour"] > rows["day"] && rows["day"] > rows["month"] && rows["month"] == 3) {
+	if rows["hour"] <= rows["day"] || rows["day"] <= rows["month"] || rows["month"] != 3 {
 		t.Errorf("rows %v", rows)
 	}
 	defaults := e.askAs(t, token, "/v0/pipes/typed.json").answer(t)

@@ -6,11 +6,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-
 	"fmt"
 	"io"
 	"net/http"
-
 	"os"
 	"os/exec"
 	"path/filepath"

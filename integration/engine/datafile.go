@@ -127,7 +127,7 @@ func parseDatasource(name, text string) (Datasource, error) {
 					continue
 				}
 				m := columnLine.FindStringSubmatch(line)
-				if m == nil || m[3] != "" && m[3] != m[1] {
+				if len(m) < 4 || m[3] != "" && m[3] != m[1] {
 					return d, fmt.Errorf("the column %q is not understood here", line)
 				}
 				d.Columns = append(d.Columns, Column{Name: m[1], Type: m[2]})
@@ -199,19 +199,15 @@ func (p *Pipe) Render(params map[string]string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		switch last := len(p.templates) - 1; {
-		case i == last:
+		if i == len(p.templates)-1 {
 			b.WriteString(sql)
-		case i == 0:
-			b.WriteString("WITH ")
-			fallthrough
-		default:
-			b.WriteString("`" + p.Nodes[i].Name + "` AS (" + sql + "\n)")
-			if i+1 < last {
-				b.WriteByte(',')
-			}
-			b.WriteByte('\n')
+			break
 		}
+		joint := ",\n"
+		if i == 0 {
+			joint = "WITH "
+		}
+		b.WriteString(joint + "`" + p.Nodes[i].Name + "` AS (" + sql + "\n)\n")
 	}
 	return b.String(), nil
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -131,9 +132,7 @@ func TestFilesThatAreNotUnderstood(t *testing.T) {
 		"endpoints/z.pipe": "NODE n\nSQL >\n    SELECT 1\nTYPE materialized\n", "endpoints/w.pipe": "DESCRIPTION x\n",
 	} {
 		bad := fstest.MapFS{name: {Data: []byte(text)}}
-		for k, v := range good {
-			bad[k] = v
-		}
+		maps.Copy(bad, good)
 		if _, err := Load(bad); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -7,6 +7,9 @@ import (
 	"text/scanner"
 )
 
+// opName is the op of a bare name.
+const opName = "name"
+
 // expr is an expression of the template language, which is Python's as far as templates use it.
 type expr struct {
 	op    string // "name", "text", "number", "word", "call", "not", "and", "or", "==", "!=", "<", "<=", ">", ">=", "in"
@@ -27,45 +30,45 @@ type lexed struct {
 
 func lex(text string) (*lexer, error) {
 	l := new(lexer)
-	for i := 0; i < len(text); {
-		c := text[i]
-		switch {
-		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
-			i++
-		case c == '\'' || c == '"':
-			value, n, err := quoted(text[i:])
-			if err != nil {
-				return nil, err
-			}
-			l.tokens = append(l.tokens, lexed{scanner.String, value})
-			i += n
-		case c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z':
-			n := 1
-			for i+n < len(text) && isWord(text[i+n]) {
-				n++
-			}
-			l.tokens = append(l.tokens, lexed{scanner.Ident, text[i : i+n]})
-			i += n
-		case c >= '0' && c <= '9' || c == '-' && i+1 < len(text) && text[i+1] >= '0' && text[i+1] <= '9':
-			n := 1
-			for i+n < len(text) && (isWord(text[i+n]) || text[i+n] == '.') {
-				n++
-			}
-			l.tokens = append(l.tokens, lexed{scanner.Int, text[i : i+n]})
-			i += n
-		default:
-			n := 1
-			if i+1 < len(text) && text[i+1] == '=' && strings.IndexByte("=!<>", c) >= 0 {
-				n = 2
-			}
-			if n == 1 && strings.IndexByte("(),=<>[]", c) < 0 {
-				return nil, fmt.Errorf("the character %q is not understood here", c)
-			}
-			l.tokens = append(l.tokens, lexed{'o', text[i : i+n]})
-			i += n
+	for text = strings.TrimLeft(text, " \t\r\n"); text != ""; text = strings.TrimLeft(text, " \t\r\n") {
+		t, n, err := lexOne(text)
+		if err != nil {
+			return nil, err
 		}
+		l.tokens = append(l.tokens, t)
+		text = text[n:]
 	}
 	return l, nil
+}
+
+// lexOne reads the first token and says how long it is.
+func lexOne(text string) (lexed, int, error) {
+	switch c := text[0]; {
+	case c == '\'' || c == '"':
+		value, n, err := quoted(text)
+		return lexed{scanner.String, value}, n, err
+	case isWord(c) && (c < '0' || c > '9'):
+		n := span(text, isWord)
+		return lexed{scanner.Ident, text[:n]}, n, nil
+	case isWord(c) || c == '-' && len(text) > 1 && text[1] >= '0' && text[1] <= '9':
+		n := span(text, func(c byte) bool { return isWord(c) || c == '.' })
+		return lexed{scanner.Int, text[:n]}, n, nil
+	case len(text) > 1 && text[1] == '=' && strings.IndexByte("=!<>", c) >= 0:
+		return lexed{'o', text[:2]}, 2, nil
+	case strings.IndexByte("(),=<>[]", c) >= 0:
+		return lexed{'o', text[:1]}, 1, nil
+	default:
+		return lexed{}, 0, fmt.Errorf("the character %q is not understood here", c)
+	}
+}
+
+// span is how many bytes from the first on are part of a token; the first always is.
+func span(text string, part func(byte) bool) int {
+	n := 1
+	for n < len(text) && part(text[n]) {
+		n++
+	}
+	return n
 }
 
 func isWord(c byte) bool {
@@ -185,7 +188,7 @@ func (l *lexer) primary(depth int) (*expr, error) {
 		if t.text == "True" || t.text == "False" || t.text == "None" {
 			return &expr{op: "word", text: t.text}, nil
 		}
-		return &expr{op: "name", text: t.text}, nil
+		return &expr{op: opName, text: t.text}, nil
 	}
 	switch t.text {
 	case "(":

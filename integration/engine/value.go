@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -86,7 +87,7 @@ func (e *expr) eval(params map[string]string) (value, error) {
 			return value{}, nil
 		}
 		return boolean(e.text == "True"), nil
-	case "name":
+	case opName:
 		given, ok := params[e.text]
 		if !ok {
 			return value{}, nil
@@ -137,38 +138,41 @@ func (e *expr) compare(params map[string]string) (value, error) {
 	if e.op == "in" {
 		return boolean(slices.Contains(right.list, left.text) || right.kind == 's' && strings.Contains(right.text, left.text)), nil
 	}
-	order := strings.Compare(left.text, right.text)
-	if left.kind == 'n' && right.kind == 'n' {
-		l, _ := strconv.ParseFloat(left.text, 64)
-		r, _ := strconv.ParseFloat(right.text, 64)
-		order = map[bool]int{true: -1, false: 1}[l < r]
-		if l == r {
-			order = 0
-		}
-	} else if left.kind != right.kind || left.yes != right.yes {
-		order = 2 // unequal, and neither is the smaller
-	}
+	order, comparable := left.order(right)
 	switch e.op {
 	case "==":
-		return boolean(order == 0), nil
+		return boolean(comparable && order == 0), nil
 	case "!=":
-		return boolean(order != 0), nil
+		return boolean(!comparable || order != 0), nil
 	case "<":
-		return boolean(order == -1), nil
+		return boolean(comparable && order < 0), nil
 	case "<=":
-		return boolean(order == -1 || order == 0), nil
+		return boolean(comparable && order <= 0), nil
 	case ">":
-		return boolean(order == 1), nil
+		return boolean(comparable && order > 0), nil
 	default:
-		return boolean(order == 1 || order == 0), nil
+		return boolean(comparable && order >= 0), nil
 	}
+}
+
+// order compares two values of one kind: numbers as such, all others by their text.
+func (v value) order(w value) (order int, comparable bool) {
+	if v.kind != w.kind || v.yes != w.yes {
+		return 0, false
+	}
+	if v.kind != 'n' {
+		return strings.Compare(v.text, w.text), true
+	}
+	a, errA := strconv.ParseFloat(v.text, 64)
+	b, errB := strconv.ParseFloat(w.text, 64)
+	return cmp.Compare(a, b), errA == nil && errB == nil
 }
 
 // call runs a function of the template language.
 func (e *expr) call(params map[string]string) (value, error) {
 	switch e.text {
 	case "defined":
-		if len(e.args) != 1 || e.args[0].op != "name" {
+		if len(e.args) != 1 || e.args[0].op != opName {
 			return value{}, syntaxError("defined takes the name of a parameter")
 		}
 		_, ok := params[e.args[0].text]
@@ -191,7 +195,7 @@ func (e *expr) call(params map[string]string) (value, error) {
 // param is a typed parameter, such as Int32(limit, 10, required=True).
 func (e *expr) param(params map[string]string) (value, error) {
 	check, known := types[e.text]
-	if !known || len(e.args) == 0 || e.args[0].op != "name" {
+	if !known || len(e.args) == 0 || e.args[0].op != opName {
 		return value{}, syntaxError("%s is not understood here", e.text)
 	}
 	name := e.args[0].text
@@ -264,17 +268,25 @@ var types = map[string]func(string) (value, error){
 	"DateTime": moment(time.DateTime),
 }
 
+// invalid says that a text is no value of its type.
+func invalid(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("invalid value: %w", err)
+}
+
 func integer(bits int) func(string) (value, error) {
 	return func(s string) (value, error) {
 		n, err := strconv.ParseInt(s, 10, bits)
-		return value{kind: 'n', text: strconv.FormatInt(n, 10)}, err
+		return value{kind: 'n', text: strconv.FormatInt(n, 10)}, invalid(err)
 	}
 }
 
 func natural(bits int) func(string) (value, error) {
 	return func(s string) (value, error) {
 		n, err := strconv.ParseUint(s, 10, bits)
-		return value{kind: 'n', text: strconv.FormatUint(n, 10)}, err
+		return value{kind: 'n', text: strconv.FormatUint(n, 10)}, invalid(err)
 	}
 }
 
@@ -289,6 +301,6 @@ func float(s string) (value, error) {
 func moment(layout string) func(string) (value, error) {
 	return func(s string) (value, error) {
 		_, err := time.Parse(layout, s)
-		return value{kind: 's', text: s}, err
+		return value{kind: 's', text: s}, invalid(err)
 	}
 }

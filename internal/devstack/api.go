@@ -136,7 +136,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fail != nil {
 		f = fail(r)
 	}
-	deliver(w, r, a.answer(in, who, bad), f, a.closed)
+	deliver(w, r, a.answer(in, who, bad), f, a.closed) //nolint:contextcheck // the input has the request, and with it its context
 }
 
 func (a *API) answer(in *input, who caller, bad *refusal) answer {
