@@ -47,19 +47,19 @@ func lexOne(text string) (lexed, int, error) {
 	case c == '\'' || c == '"':
 		value, n, err := quoted(text)
 		return lexed{scanner.String, value}, n, err
-	case isWord(c) && (c < '0' || c > '9'):
+	case isWord(c) && !isDigit(c):
 		n := span(text, isWord)
 		return lexed{scanner.Ident, text[:n]}, n, nil
-	case isWord(c) || c == '-' && len(text) > 1 && text[1] >= '0' && text[1] <= '9':
+	case isWord(c) || c == '-' && len(text) > 1 && isDigit(text[1]):
 		n := span(text, func(c byte) bool { return isWord(c) || c == '.' })
 		return lexed{scanner.Int, text[:n]}, n, nil
-	case len(text) > 1 && text[1] == '=' && strings.IndexByte("=!<>", c) >= 0:
-		return lexed{'o', text[:2]}, 2, nil
-	case strings.IndexByte("(),=<>[]", c) >= 0:
-		return lexed{'o', text[:1]}, 1, nil
-	default:
-		return lexed{}, 0, fmt.Errorf("the character %q is not understood here", c)
 	}
+	for _, op := range []string{"==", "!=", "<=", ">=", "(", ")", ",", "=", "<", ">", "[", "]"} {
+		if strings.HasPrefix(text, op) {
+			return lexed{'o', op}, len(op), nil
+		}
+	}
+	return lexed{}, 0, fmt.Errorf("the character %q is not understood here", text[0])
 }
 
 // span is how many bytes from the first on are part of a token; the first always is.
@@ -72,8 +72,10 @@ func span(text string, part func(byte) bool) int {
 }
 
 func isWord(c byte) bool {
-	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || isDigit(c)
 }
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // quoted reads a Python string literal and says how long it is.
 func quoted(text string) (value string, n int, err error) {

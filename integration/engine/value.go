@@ -138,25 +138,25 @@ func (e *expr) compare(params map[string]string) (value, error) {
 	if e.op == "in" {
 		return boolean(slices.Contains(right.list, left.text) || right.kind == 's' && strings.Contains(right.text, left.text)), nil
 	}
-	order, comparable := left.order(right)
-	switch e.op {
-	case "==":
-		return boolean(comparable && order == 0), nil
-	case "!=":
-		return boolean(!comparable || order != 0), nil
-	case "<":
-		return boolean(comparable && order < 0), nil
-	case "<=":
-		return boolean(comparable && order <= 0), nil
-	case ">":
-		return boolean(comparable && order > 0), nil
-	default:
-		return boolean(comparable && order >= 0), nil
+	order, ok := left.order(right)
+	if !ok {
+		return boolean(e.op == "!="), nil
 	}
+	return boolean(orders[e.op](order)), nil
+}
+
+// orders are the comparisons, by what the order of the two values is.
+var orders = map[string]func(int) bool{
+	"==": func(n int) bool { return n == 0 },
+	"!=": func(n int) bool { return n != 0 },
+	"<":  func(n int) bool { return n < 0 },
+	"<=": func(n int) bool { return n <= 0 },
+	">":  func(n int) bool { return n > 0 },
+	">=": func(n int) bool { return n >= 0 },
 }
 
 // order compares two values of one kind: numbers as such, all others by their text.
-func (v value) order(w value) (order int, comparable bool) {
+func (v value) order(w value) (order int, ok bool) {
 	if v.kind != w.kind || v.yes != w.yes {
 		return 0, false
 	}
