@@ -136,7 +136,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fail != nil {
 		f = fail(r)
 	}
-	deliver(w, r, a.answer(in, who, bad), f, a.closed) //nolint:contextcheck // the input has the request, and with it its context
+	deliver(w, r, a.answer(in, who, bad), f, a.closed)
 }
 
 func (a *API) answer(in *input, who caller, bad *refusal) answer {
@@ -200,13 +200,10 @@ func (a *API) pipe(in *input, who caller, name, ext string, out *answer) *refusa
 	switch {
 	case !exists || !known:
 		return &refusal{status: http.StatusNotFound, text: "The pipe '" + name + "' does not exist", doc: docPipe}
-	case p.Run == nil && p.Exec == nil:
+	case p.Run == nil:
 		return &refusal{status: http.StatusNotFound, text: "The pipe '" + p.Name + "' does not have an endpoint yet", doc: docPipe}
 	case in.sql != "":
 		return a.sql(in, who, ext, out)
-	}
-	if p.Exec != nil {
-		return p.exec(in.r.Context(), a.merge(in, fixed), fm, out)
 	}
 	q, bad := p.bind(a.rows.at(a.now()), a.merge(in, fixed))
 	if bad != nil {
