@@ -27,12 +27,24 @@ type Param struct {
 	Required bool
 }
 
-// Pipe is a pipe with its endpoint. A nil Run is a pipe that has none yet.
+// Node is one step of a pipe.
+type Node struct {
+	Name     string
+	SQL      string // as written: a template if it starts with %
+	Endpoint bool   // what the pipe answers
+}
+
+// Pipe is a pipe with its endpoint. It has none yet if Run is nil and, for an API with an Engine, no node is one.
 type Pipe struct {
 	Name   string
 	ID     string // "t_...": Tinybird answers under it as well
 	Params []Param
 	Run    func(q Query) Result
+	Nodes  []Node // its definition
+}
+
+func (p Pipe) published() bool {
+	return slices.ContainsFunc(p.Nodes, func(n Node) bool { return n.Endpoint })
 }
 
 // Column is a name and a ClickHouse type: String, UInt64, Float64, Date, DateTime or Map(String, String).
