@@ -83,7 +83,8 @@ func checkCORS(origin string) error {
 	}
 	if strings.HasPrefix(origin, "http://") {
 		if err := checkFetchURL("cors", origin); err != nil {
-			return fmt.Errorf("cors %s: whoever is between its visitors and the site could read what they see; write https, since http is for loopback and private addresses and names only", tinybird.Shown(origin))
+			return fmt.Errorf("cors %s: whoever is between its visitors and the site could read what they see; write https, "+
+				"since http is for loopback and private addresses and names only", tinybird.Shown(origin))
 		}
 	}
 	if _, err := cors.NewMiddleware(corsConfig([]string{origin})); err != nil {

@@ -71,7 +71,7 @@ type Handler struct {
 	// neither set nor see them.
 	FixedParams []FixedParam `json:"fixed_params,omitempty"`
 
-	// The pipes that may be read. Every other pipe is answered 404. At least one is required.
+	// The pipes that may be read. Every other pipe is answered 404. At least one is required, unless there are `events`.
 	Pipes []Pipe `json:"pipes,omitempty"`
 
 	// Origins whose pages may call this handler from another site, each exactly as a browser sends it, such as
@@ -87,7 +87,7 @@ type Handler struct {
 	// move here before its code changes. What such a token may read is narrowed to this config.
 	AcceptTemplateTokens bool `json:"accept_template_tokens,omitempty"`
 
-	// Data sources to which clients may send rows, at `/v0/events`.
+	// Data sources to which clients may send rows, at `/v0/events` and, as Tinybird's tracker does, at `/api/tracking`.
 	Events []Events `json:"events,omitempty"`
 
 	// Who writes the body of a refusal: `json` is this handler, `caddy` is the site's `handle_errors`. Default: `json`.

@@ -32,6 +32,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := h.provisionPolicy(site.credentials); err != nil {
 		return err
 	}
+	if err := h.provisionEvents(ctx); err != nil {
+		return err
+	}
 	site.tinybirds = append(site.tinybirds, h)
 	var err error
 	if h.cors, err = newCORSPolicy(h.CORS); err != nil {
@@ -116,8 +119,8 @@ func (h *Handler) provisionPolicy(credentials []string) error {
 		}
 		c.Pipes = append(c.Pipes, pipe)
 	}
-	if len(c.Pipes) == 0 {
-		return errors.New("no pipe is listed, so nothing could be read; add `pipe <name> { ... }`")
+	if len(c.Pipes) == 0 && len(h.Events) == 0 {
+		return errNothingServed
 	}
 	if c.TokenName != "" && !strings.Contains(c.TokenName, "{clerk.") {
 		h.log.Warn("token name holds no {clerk.*} placeholder, so all tenants are counted together and can use up each other's rate")
@@ -232,7 +235,7 @@ func (h *Handler) Validate() error {
 	if h.UpstreamErrors != "" && h.UpstreamErrors != "hide" && h.UpstreamErrors != "pass" {
 		return fmt.Errorf("upstream_errors %s is not known; use hide or pass", tinybird.Shown(h.UpstreamErrors))
 	}
-	if l := h.Limits; l != nil && (l.Tokens < 0 || l.Counters < 0 || l.URLSize < 0 || l.BodySize < 0) {
+	if l := h.Limits; l != nil && (l.Tokens < 0 || l.Counters < 0 || l.URLSize < 0 || l.BodySize < 0 || l.EventsSize < 0) {
 		return errors.New("limits must be positive")
 	}
 	return nil
