@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 		"TINYBIRD_APPEND_TOKEN": "p." + strings.Repeat("a", 64),
 		"CLERK_SECRET_KEY":      "sk_test_" + strings.Repeat("k", 42),
 		"TINYBIRD_SIGNING_KEY":  signingKey(about),
+		"TINYBIRD_APPEND_TOKEN": signingKey(about),
 		"HTTPS_PROXY":           "http://127.0.0.1:1",
 		"HTTP_PROXY":            "http://127.0.0.1:1",
 	} {

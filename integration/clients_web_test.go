@@ -50,16 +50,17 @@ func page(origin, show string, params map[string]any) string {
 // holdsNothing fails the test if anything that the browser got or keeps is a token of Tinybird's.
 func holdsNothing(t *testing.T, b *browser, title string) {
 	t.Helper()
-	if minted := b.minted(t); len(minted) > 0 {
+	if minted := b.minted(t, 0); len(minted) > 0 {
 		t.Errorf("%s: the browser holds a Tinybird token: %s", title, minted)
 	}
 }
 
-// minted are the tokens of Tinybird's in all that the browser got and keeps: answers, console, cookies, storage, document.
-func (b *browser) minted(t *testing.T) []string {
+// minted are the tokens of Tinybird's in all that the browser got and keeps: answers, console, cookies, storage, document. A client may
+// leave the bodies of answers with the status unread alone.
+func (b *browser) minted(t *testing.T, unread int) []string {
 	t.Helper()
 	var all json.RawMessage
-	b.do(t, instruction{"do": "holds"}, &all)
+	b.do(t, instruction{"do": "holds", "unread": unread}, &all)
 	if !strings.Contains(string(all), "/v0/pipes/") && !strings.Contains(string(all), "/tinybird/token") {
 		t.Errorf("the browser asked for nothing, so this shows nothing")
 	}
@@ -76,16 +77,20 @@ func (b *browser) await(t *testing.T, selector, pattern string) string {
 	return answer.Text
 }
 
-// screenshot writes a picture of the whole page into SCREENSHOTS, if that directory is named, for people to look at.
-func (b *browser) screenshot(t *testing.T, name string) {
+// looks checks that the page is as wide as the window, on a desk and on a phone, and writes pictures of it into SCREENSHOTS, if that
+// directory is named, for people to look at.
+func (b *browser) looks(t *testing.T, name string) {
 	t.Helper()
-	dir := os.Getenv("SCREENSHOTS")
-	if dir == "" {
-		return
-	}
 	for _, width := range []int{1280, 390} {
 		b.resize(t, width, 844)
-		b.do(t, instruction{"do": "screenshot", "path": filepath.Join(dir, name+"-"+strconv.Itoa(width)+".png")}, nil)
+		var wide int
+		b.evaluate(t, "document.documentElement.scrollWidth", &wide)
+		if wide > width {
+			t.Errorf("%s: the page is %d wide in a window of %d", name, wide, width)
+		}
+		if dir := os.Getenv("SCREENSHOTS"); dir != "" {
+			b.do(t, instruction{"do": "screenshot", "path": filepath.Join(dir, name+"-"+strconv.Itoa(width)+".png")}, nil)
+		}
 	}
 	b.resize(t, 1280, 720)
 }
@@ -182,7 +187,7 @@ func TestCharts(t *testing.T) {
 			holdsNothing(t, b, w.name)
 		}
 	}
-	b.screenshot(t, "charts")
+	b.looks(t, "charts")
 }
 
 // TestChartsLongParameters: above 2048 characters of URL the charts send every other parameter in a body, and leave the rest in
@@ -273,6 +278,6 @@ func TestChartsSayWhatIsWrong(t *testing.T) {
 			}
 			holdsNothing(t, b, w.name)
 		}
-		b.screenshot(t, "error-"+w.show)
+		b.looks(t, "error-"+w.show)
 	}
 }

@@ -26,6 +26,7 @@ const browser = await chromium.launch({
 let context, page;
 let responses = [];
 let messages = [];
+let pending = new Map(); // requests without an end so far, and the statuses of those that are answered
 let received = []; // answers with all that is in them, as promises
 
 // One profile after another, each of them new.
@@ -33,16 +34,23 @@ async function begin({ script = true }) {
 	await context?.close();
 	responses = [];
 	messages = [];
+	pending = new Map();
 	received = [];
 	context = await browser.newContext({ javaScriptEnabled: script });
 	context.setDefaultTimeout(PATIENCE);
 	context.on("response", (r) => {
+		if (pending.has(r.request())) pending.set(r.request(), r.status());
 		responses.push({
 			method: r.request().method(),
 			url: r.url(),
 			status: r.status(),
 			type: r.request().resourceType(),
 		});
+	});
+	context.on("request", (r) => pending.set(r));
+	context.on("requestfailed", (r) => pending.delete(r));
+	context.on("requestfinished", (r) => {
+		pending.delete(r);
 		received.push(whole(r));
 	});
 	context.on("console", (m) => messages.push(`${m.type()}: ${m.text()}`));
@@ -51,12 +59,29 @@ async function begin({ script = true }) {
 	return {};
 }
 
-// All of an answer. One that is no page's any more, and a redirect, have no body.
-const whole = async (r) => ({
-	url: r.url(),
-	header: await r.allHeaders().catch(() => r.headers()),
-	body: await r.text().catch(() => ""),
-});
+// All of an answer. A redirect has no body, and what belonged to a page that is gone has none any more.
+async function whole(request) {
+	const r = await request.response();
+	return { url: r.url(), header: await r.allHeaders(), body: await r.text().catch(() => "") };
+}
+
+// All that the browser got since the profile was new, and all that it keeps. An answer with the status unread is one whose body the
+// page does not read: it has no end.
+async function holds({ unread }) {
+	const deadline = Date.now() + PATIENCE;
+	for (;;) {
+		const open = [...pending].filter(([, status]) => !status || status !== unread);
+		if (open.length === 0) break;
+		if (Date.now() > deadline) throw new Error(`no end of ${open.map(([r, status]) => `${r.method()} ${r.url()} (${status})`)}`);
+		await page.waitForTimeout(10);
+	}
+	return {
+		answers: await Promise.all(received),
+		messages,
+		cookies: await context.cookies(),
+		stored: await page.evaluate(storedThere),
+	};
+}
 
 // Where a navigation ended, after all redirects.
 const landed = (response) => ({ url: page.url(), status: response?.status() ?? 0 });
@@ -79,6 +104,9 @@ function imageThere(url) {
 
 // Runs in the page.
 const storedThere = () => ({ local: { ...localStorage }, session: { ...sessionStorage }, document: document.documentElement.outerHTML });
+
+// Runs in the page.
+const twoFramesThere = () => new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
 
 // Waits until an element's text matches, and says so if it never does.
 async function awaitText({ selector, pattern }) {
@@ -119,16 +147,12 @@ const commands = {
 		await page.screenshot({ path, fullPage: true });
 		return {};
 	},
-	holds: async () => ({
-		answers: await Promise.all(received),
-		messages,
-		cookies: await context.cookies(),
-		stored: await page.evaluate(storedThere),
-	}),
+	holds,
 	cookies: async () => ({ cookies: await context.cookies() }),
 	seen: async () => ({ responses: responses.splice(0), messages: messages.splice(0) }),
 	resize: async ({ width, height }) => {
 		await page.setViewportSize({ width, height });
+		await page.evaluate(twoFramesThere); // for what the page draws itself
 		return {};
 	},
 };

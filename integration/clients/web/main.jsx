@@ -10,6 +10,7 @@ import { Dashboard as Token } from "../examples/charts-token.jsx";
 import { read } from "../examples/fetch.mjs";
 import { topPages as sdkBearer } from "../examples/sdk-browser.mjs";
 import { topPages as sdkCookie } from "../examples/sdk-cookie.mjs";
+import { askTinybird } from "../examples/token.mjs";
 import { topPages as zodBird } from "../examples/zod-bird.mjs";
 
 // The Clerk of the page: the test gives it the token.
@@ -31,7 +32,13 @@ const dashboards = {
 	"charts-token": (params) => <WithToken params={params} />,
 };
 
-window.examples = { read, sdkBearer, sdkCookie, zodBird: async (params) => zodBird(await getToken(), params) };
+window.examples = {
+	fetch: (params) => read("top_pages", params),
+	sdkBearer,
+	sdkCookie,
+	zodBird: async (params) => zodBird(await getToken(), params),
+	askTinybird: () => askTinybird("top_pages"),
+};
 
 const query = new URLSearchParams(location.search);
 const show = dashboards[query.get("show")];
