@@ -36,7 +36,7 @@ const (
 
 // clientSites serve the pages of the clients, and the pipes that they ask for.
 const clientSites = `
-(pages) {
+(files) {
 	bind 127.0.0.1
 	root {$CLIENTS}/{args[0]}
 	file_server
@@ -58,7 +58,7 @@ const clientSites = `
 }
 
 http://` + shopHost + `:{$PORT} {
-	import pages pages
+	import files pages
 	import pipes http://` + shopHost + `:{$PAGES_PORT} header cookie {
 		token_endpoint /tinybird/token
 	}
@@ -70,15 +70,15 @@ http://` + apiHost + `:{$PORT} http://{$EDGE} {
 }
 
 http://` + pagesOnly + `:{$PORT} http://` + strangers + `:{$PORT} {
-	import pages pages
+	import files pages
 }
 
 http://` + shopHost + `:{$PAGES_PORT} {
-	import pages neighbour
+	import files neighbour
 }
 
 http://` + unsetHost + `:{$PORT} {
-	import pages pages
+	import files pages
 	route {
 		@other header X-Other *
 		clerk_auth @other {env.CLERK_PUBLISHABLE_KEY}
