@@ -56,11 +56,13 @@ func startEngineEdge(t *testing.T, pipes string) *engineEdge {
 		e.edge, e.local, e.url, e.key = newEdge(t, devstack.Options{}), true, w.url, w.Token
 		e.setenv("UPSTREAM", e.url)
 		e.setenv("TINYBIRD_SIGNING_KEY", e.key)
+		e.setenv("TINYBIRD_APPEND_TOKEN", e.key) // the workspace's own, for the lack of a smaller one
 		config = strings.Replace(config, credentials, credentials+"\tworkspace_id "+w.ID+"\n", 1)
 	} else {
 		c := clickhouse(t)
-		e.edge = newEdge(t, devstack.Options{API: devstack.APIOptions{Engine: c, Pipes: c.Pipes()}})
+		e.edge = newEdge(t, devstack.Options{API: devstack.APIOptions{Engine: c, Pipes: c.Pipes(), Append: c.Append}})
 		e.url, e.key = e.stack.APIURL, e.stack.API.SigningKey()
+		e.setenv("TINYBIRD_APPEND_TOKEN", e.stack.API.AppendToken())
 	}
 	e.run(t, config)
 	return e
