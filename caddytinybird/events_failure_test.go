@@ -150,4 +150,3 @@ func TestEventsClientGone(t *testing.T) {
 		t.Fatal("the request to Tinybird goes on")
 	}
 }
-
