@@ -45,7 +45,9 @@ func TestEventsLaterFailure(t *testing.T) {
 			with := withEvents(t, stack)
 			e := newEdge(t, stack, func(h *Handler) {
 				with(h)
-				h.TransportRaw = json.RawMessage(`{"protocol":"http","response_header_timeout":"500ms","read_timeout":"500ms"}`)
+				if strings.HasPrefix(name, "hangs") { // long enough for the batches before on a machine that is busy
+					h.TransportRaw = json.RawMessage(`{"protocol":"http","response_header_timeout":"5s","read_timeout":"5s"}`)
+				}
 			})
 			var calls atomic.Int32
 			stack.API.Fail(func(*http.Request) *devstack.Fault {
