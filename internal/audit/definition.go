@@ -48,6 +48,9 @@ func newAnalysis(ctx context.Context, root *Definition, names []string, lookup f
 	return &analysis{ctx: ctx, lookup: lookup, root: root, names: names, nodes: map[string]*parsedNode{}}
 }
 
+// maxSQL bounds the bytes of SQL that come out of all the ways through one template.
+const maxSQL = 32 << 20
+
 // label names a node in messages: those of other pipes with their pipe.
 func (a *analysis) label(pipe *Definition, node string) string {
 	if pipe == a.root {
@@ -79,6 +82,7 @@ func (n *parsedNode) read(sql string, names []string) error {
 	if n.paths, err = expand(n.items, names); err != nil {
 		return err
 	}
+	total := 0
 	for _, p := range n.paths {
 		if p.aborts {
 			continue
@@ -86,6 +90,12 @@ func (n *parsedNode) read(sql string, names []string) error {
 		tokens, _, err := lexSQL(p.pieces)
 		if err != nil {
 			return err
+		}
+		for _, q := range p.pieces {
+			total += len(q.text) + 1
+		}
+		if total > maxSQL {
+			return errPaths
 		}
 		q, err := parseQuery(tokens, nil, 0)
 		if err != nil {
@@ -141,7 +151,7 @@ func (a *analysis) pipe(name string) (*Definition, error) {
 // prove returns what keeps the endpoint from being restricted by the parameter, and whether the parameter is one that a call
 // cannot leave out.
 func (a *analysis) prove(param string) []*why {
-	p := prover{resolver: a, param: param}
+	p := prover{resolver: a, param: param, proofs: map[string]finding{}, passed: map[string]bool{}}
 	n, label := a.node(a.root, a.root.Endpoint)
 	var whys []*why
 	if n.why != nil {

@@ -26,6 +26,19 @@ type prover struct {
 	param string
 	node  string // whose SQL is being looked at
 	depth int
+	steps int
+
+	proofs map[string]finding // of nodes, by label; those under way are not proven
+	passed map[string]bool    // of nodes' columns, by both; those under way do not pass
+}
+
+// maxSteps bounds the work on one parameter: queries that name each other can be looked at very often.
+const maxSteps = 200_000
+
+// tooFar counts a step.
+func (p *prover) tooFar() bool {
+	p.steps++
+	return p.depth > maxNesting || p.steps > maxSteps
 }
 
 // finding is the outcome: nil why is a proof, and columns are those of the result that hold the parameter's value.
@@ -43,8 +56,8 @@ func (p *prover) fail(w *why) finding {
 
 // query holds when each of its arms does.
 func (p *prover) query(q *query) finding {
-	if p.depth > maxNesting {
-		return p.fail(notProven("nodes and subqueries are nested too deeply"))
+	if p.tooFar() {
+		return p.fail(notProven("nodes and subqueries are nested too deeply, or read each other too often"))
 	}
 	p.depth++
 	defer func() { p.depth-- }()
@@ -159,20 +172,38 @@ func (p *prover) source(s source, ctes map[string]*query) finding {
 
 // variants holds when all ways through the node's template do.
 func (p *prover) variants(variants []variant, node string) finding {
-	return p.within(node, func() finding {
-		var out finding
-		for i, v := range variants {
-			f := p.variant(v)
-			if f.why != nil {
-				return f
-			}
-			if i == 0 {
-				out.columns = f.columns
-			}
+	if f, ok := p.proofs[node]; ok {
+		return f
+	}
+	p.proofs[node] = finding{why: &why{code: CodeNotProven, text: "nodes read each other", node: node}}
+	f := p.within(node, func() finding { return p.allVariants(variants) })
+	p.proofs[node] = f
+	return f
+}
+
+func (p *prover) allVariants(variants []variant) finding {
+	var out, failed finding
+	proven := false
+	for _, v := range variants {
+		f := p.variant(v)
+		switch {
+		case f.why != nil && (failed.why == nil || f.why.certain() && !failed.why.certain()):
+			failed = f
+		case f.why != nil:
+		case !proven:
+			out, proven = f, true
+		default:
 			out.columns = slices.DeleteFunc(slices.Clone(out.columns), func(c string) bool { return !slices.Contains(f.columns, c) })
 		}
-		return out
-	})
+	}
+	if w := failed.why; w != nil && w.code == CodeSomeBranches && !proven && w.node == p.node {
+		// Not this branch is at fault: none filters.
+		return finding{why: &why{code: CodeNotFiltered, text: w.text, node: w.node}}
+	}
+	if failed.why != nil {
+		return failed
+	}
+	return out
 }
 
 func (p *prover) variant(v variant) finding {
@@ -217,6 +248,14 @@ func (p *prover) passes(s source, ctes map[string]*query, name string) bool {
 	if w != nil {
 		return false
 	}
+	if variants == nil {
+		return true
+	}
+	key := node + "\x00" + name
+	if ok, known := p.passed[key]; known {
+		return ok
+	}
+	p.passed[key] = false
 	ok := true
 	deep := p.within(node, func() finding {
 		for _, v := range variants {
@@ -224,11 +263,12 @@ func (p *prover) passes(s source, ctes map[string]*query, name string) bool {
 		}
 		return finding{}
 	})
-	return ok && deep.why == nil
+	p.passed[key] = ok && deep.why == nil
+	return p.passed[key]
 }
 
 func (p *prover) queryPasses(q *query, name string) bool {
-	if p.depth > maxNesting {
+	if p.tooFar() {
 		return false
 	}
 	p.depth++

@@ -33,7 +33,13 @@ type Pipe struct {
 	ID     string // "t_...": Tinybird answers under it as well
 	Params []Param
 	Run    func(q Query) Result
+
+	// Nodes is the pipe as its author wrote it; the last one is the endpoint.
+	Nodes []Node
 }
+
+// Node is one step of a pipe.
+type Node struct{ Name, SQL string }
 
 // Column is a name and a ClickHouse type: String, UInt64, Float64, Date, DateTime or Map(String, String).
 type Column struct{ Name, Type string }
