@@ -29,8 +29,9 @@ type auditFlags struct {
 func auditCommand() *cobra.Command {
 	var f auditFlags
 	cmd := &cobra.Command{
-		Use:   "audit [--config <path> [--adapter <name>]] [--site <host>] [--tenant <value>]... [--tenant-column <name>]... [--json] [--allow-unproven] [--timeout <duration>]",
-		Short: "Proves that the listed pipes isolate tenants",
+		Use:                   "audit [--config <path> [--adapter <name>]] [--site <host>] [--tenant <value>]... [--tenant-column <name>]... [--json] [--allow-unproven] [--timeout <duration>]",
+		Short:                 "Proves that the listed pipes isolate tenants",
+		DisableFlagsInUseLine: true,
 		Long: `
 Looks at every pipe that the config lists. From its definition at Tinybird: each
 way through its SQL filters by the fixed parameters, and requires them. From its
