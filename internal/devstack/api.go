@@ -181,6 +181,9 @@ func (a *API) route(in *input, who caller, out *answer) *refusal {
 		if name, ext, ok := strings.Cut(file, "."); ok && !strings.Contains(file, "/") {
 			return a.pipe(in, who, name, ext, out)
 		}
+		if who.admin && in.r.Method == http.MethodGet && !strings.Contains(file, "/") {
+			return a.definition(file, out)
+		}
 	}
 	if strings.HasPrefix(path, "/v0/") {
 		return &refusal{status: http.StatusForbidden, text: "Not enough permissions: JWTs only read endpoints", doc: docAuth}
