@@ -66,10 +66,10 @@ func (a *API) definition(name string, out *answer) *refusal {
 		Endpoint *string `json:"endpoint"`
 		Nodes    []node  `json:"nodes"`
 	}{ID: p.ID, Name: p.Name, Type: "default", Nodes: []node{}}
-	for _, n := range p.Nodes {
+	for i, n := range p.Nodes {
 		id := p.ID + "_" + n.Name
 		kind := "standard"
-		if n.Endpoint {
+		if n.Endpoint || i == len(p.Nodes)-1 && p.Run != nil && !p.published() {
 			doc.Type, doc.Endpoint, kind = "endpoint", &id, "endpoint"
 		}
 		doc.Nodes = append(doc.Nodes, node{
