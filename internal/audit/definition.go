@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -159,6 +160,7 @@ func (a *analysis) prove(param string) []*why {
 	} else if f := p.variants(n.variants, label); f.why != nil {
 		whys = append(whys, f.why)
 	}
+	a.readNamed(a.root.Endpoint, map[string]bool{})
 	use := a.usage(param)
 	if !use.mentioned && (len(whys) == 0 || whys[0].certain()) {
 		if len(whys) == 0 {
@@ -173,6 +175,18 @@ func (a *analysis) prove(param string) []*why {
 		whys = append(whys, &why{code: CodeNotRequired, text: "it is not marked required=True where every call comes by", node: label})
 	}
 	return whys
+}
+
+// readNamed reads the nodes that a node's text names, and those that theirs name: the proof may not have come to all of them.
+func (a *analysis) readNamed(from string, seen map[string]bool) {
+	seen[from] = true
+	written, _ := a.root.node(from)
+	for _, other := range a.root.Nodes {
+		if !seen[other.Name] && regexp.MustCompile(`\b`+regexp.QuoteMeta(other.Name)+`\b`).MatchString(written.SQL) {
+			a.node(a.root, other.Name)
+			a.readNamed(other.Name, seen)
+		}
+	}
 }
 
 // usage is how the nodes treat a parameter.
