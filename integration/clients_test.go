@@ -63,7 +63,7 @@ const clientSites = `
 }
 
 http://` + shopHost + `:{$PORT} {
-	import pages pages
+	import pages built
 	import pipes http://` + shopHost + `:{$PAGES_PORT} header cookie {
 		token_endpoint /tinybird/token
 	}
@@ -75,7 +75,7 @@ http://` + apiHost + `:{$PORT} http://{$EDGE} {
 }
 
 http://` + pagesOnly + `:{$PORT} http://` + strangers + `:{$PORT} {
-	import pages pages
+	import pages built
 }
 
 http://` + shopHost + `:{$PAGES_PORT} {
@@ -83,7 +83,7 @@ http://` + shopHost + `:{$PAGES_PORT} {
 }
 
 http://` + unsetHost + `:{$PORT} {
-	import pages pages
+	import pages built
 	route {
 		@other header X-Other *
 		clerk_auth @other {env.CLERK_PUBLISHABLE_KEY}
@@ -118,7 +118,7 @@ func startClients(t *testing.T) *clients {
 		t.Fatal(err)
 	}
 	// Node asks the system for names, and not every system knows those below localhost.
-	c.write(t, installed, "dist", "pages", c.origin(apiHost))
+	c.write(t, installed, "dist", "built", c.origin(apiHost))
 	c.write(t, installed, "dist", "neighbour", c.origin(shopHost))
 	c.write(t, installed, "examples", "examples", "http://"+c.addr)
 	c.write(t, installed, "clients.mjs", "clients.mjs", "")
