@@ -36,7 +36,7 @@ const (
 
 // clientSites serve the pages of the clients, and the pipes that they ask for.
 const clientSites = `
-(pages) {
+(files) {
 	bind 127.0.0.1
 	root {$CLIENTS}/{args[0]}
 	file_server
@@ -63,7 +63,7 @@ const clientSites = `
 }
 
 http://` + shopHost + `:{$PORT} {
-	import pages built
+	import files pages
 	import pipes http://` + shopHost + `:{$PAGES_PORT} header cookie {
 		token_endpoint /tinybird/token
 	}
@@ -75,15 +75,15 @@ http://` + apiHost + `:{$PORT} http://{$EDGE} {
 }
 
 http://` + pagesOnly + `:{$PORT} http://` + strangers + `:{$PORT} {
-	import pages built
+	import files pages
 }
 
 http://` + shopHost + `:{$PAGES_PORT} {
-	import pages neighbour
+	import files neighbour
 }
 
 http://` + unsetHost + `:{$PORT} {
-	import pages built
+	import files pages
 	route {
 		@other header X-Other *
 		clerk_auth @other {env.CLERK_PUBLISHABLE_KEY}
@@ -118,7 +118,7 @@ func startClients(t *testing.T) *clients {
 		t.Fatal(err)
 	}
 	// Node asks the system for names, and not every system knows those below localhost.
-	c.write(t, installed, "dist", "built", c.origin(apiHost))
+	c.write(t, installed, "dist", "pages", c.origin(apiHost))
 	c.write(t, installed, "dist", "neighbour", c.origin(shopHost))
 	c.write(t, installed, "examples", "examples", "http://"+c.addr)
 	c.write(t, installed, "clients.mjs", "clients.mjs", "")

@@ -3,16 +3,14 @@
 package integration
 
 import (
-	"bufio"
-	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,182 +19,169 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
 
-// clickhouse is ClickHouse itself, in a process of Node, with the project of integration/tinybird deployed and filled. All tests
-// share it: they only read, or write under tenants of their own.
-type clickhouse struct {
-	project *engine.Project
-	url     string
-	in      io.Closer // whose end is the end of the process
-}
-
-// manyTenants is how many organizations the rows belong to besides the devstack's, each with as many rows.
-const manyTenants = 1000
-
-// startClickHouse installs and starts it, once for all tests. It ends with this process, which holds its standard input.
-var startClickHouse = sync.OnceValues(func() (*clickhouse, error) {
-	dir := filepath.Join(filepath.Dir(caddyBinary), "engine")
-	if err := npmInstall(dir, "engine"); err != nil {
-		return nil, err
-	}
-	project, err := engine.Load(os.DirFS("tinybird"))
-	if err != nil {
-		return nil, err
-	}
-	c := &clickhouse{project: project}
-	cmd := exec.CommandContext(context.Background(), "node", filepath.Join(dir, "chdb.mjs"), filepath.Join(dir, "data"))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if c.in, err = cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	port, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return nil, fmt.Errorf("the engine does not start: %w", err)
-	}
-	c.url = "http://127.0.0.1:" + strings.TrimSpace(port)
-	return c, c.fill()
-})
-
-// fill makes the tables and a million rows, and some for the organizations that the devstack's users belong to.
-func (c *clickhouse) fill() error {
-	statements := append([]string{"CREATE DATABASE IF NOT EXISTS tinybird", "USE tinybird"}, c.project.Schema()...)
-	const row = `INSERT INTO events SELECT %s, %s, %s,
-		toDateTime('2026-01-01 00:00:00') + (number * 7919) %% (90 * 86400), concat('/', %s, '/page-', toString(number %% 17)),
-		['DE','ES','FR','GB','JP','US'][1 + number %% 6], (number %% 1000) / 100, 18446744073709551615 - number FROM numbers(%d)`
-	org := "concat('org_', leftPad(toString(number %% 1000), 4, '0'))"
-	org = strings.ReplaceAll(org, "%%", "%")
-	statements = append(statements, fmt.Sprintf(row, org, "concat('team_', toString(intDiv(number, 1000) % 5))",
-		"concat('user_', toString(number % 1000), '_', toString(intDiv(number, 1000) % 20))", org, manyTenants*1000))
-	for _, u := range devstack.Users() {
-		if u.Organization == nil {
-			continue
-		}
-		text := func(s string) string { return "'" + s + "'" }
-		statements = append(statements, fmt.Sprintf(row, text(u.Organization.ID), text(u.TeamID), text(u.ID), text(u.Organization.Slug), 300))
-	}
-	for _, s := range statements {
-		if _, err := c.query(context.Background(), s, "Null"); err != nil {
-			return fmt.Errorf("%.80s: %w", s, err)
-		}
-	}
-	return nil
-}
-
-// query runs SQL and returns what ClickHouse writes in the format.
-func (c *clickhouse) query(ctx context.Context, sql, format string) ([]byte, error) {
-	return c.post(ctx, "/query?format="+format, []byte(sql))
-}
-
-func (c *clickhouse) post(ctx context.Context, path string, body []byte) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	client := &http.Client{Timeout: 2 * patience}
-	defer client.CloseIdleConnections()
-	resp, err := client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil || resp.StatusCode == http.StatusOK {
-		return answer, err
-	}
-	code, _ := strconv.Atoi(resp.Header.Get("X-Code"))
-	return nil, &devstack.QueryError{Code: code, Text: string(answer)}
-}
-
-// pipes are the project's, for the devstack's API.
-func (c *clickhouse) pipes() []devstack.Pipe {
-	var list []devstack.Pipe
-	for i := range c.project.Pipes {
-		p := &c.project.Pipes[i]
-		list = append(list, devstack.Pipe{Name: p.Name, ID: "t_" + p.Name, Exec: func(ctx context.Context, params map[string]string, format string) ([]byte, error) {
-			sql, err := p.Render(params)
-			if err != nil {
-				return nil, err
-			}
-			return c.query(ctx, sql, format)
-		}})
-	}
-	return list
-}
-
-// number runs SQL that comes to one number.
-func (c *clickhouse) number(t *testing.T, sql string) int {
-	t.Helper()
-	out, err := c.query(t.Context(), sql, "TabSeparated")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// npmInstall installs what a directory's lock file names, outside of the tree.
-func npmInstall(dir, from string) error {
-	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
-	defer cancel()
-	// Not `npm ci`, which wants the engine's packages for all platforms in the lock file, also those that a registry does not have.
-	npm := exec.CommandContext(ctx, "npm", "install", "--no-save", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
-	npm.Dir = dir
-	if out, err := npm.CombinedOutput(); err != nil {
-		return fmt.Errorf("npm install in %s: %w\n%s", from, err, out)
-	}
-	return nil
-}
-
-// scopedPipes is how the project's pipes are let through: the three levels, and the two mistakes.
-const scopedPipes = `
-	pipe org_pages views_over_time typed org_metrics forgets_to_filter filters_if_defined {
-		fixed_param organization_id {clerk.org.id}
+// enginePipes are the pipes of the Tinybird project, with what scopes each.
+const enginePipes = `
+	fixed_param organization_id {clerk.org.id}
+	pipe top_pages sales_by_day activity events_over_time search_events country_flags org_metrics tracked_actions leaky_report optional_report
+	pipe my_activity {
+		fixed_param user_id {clerk.user.id}
 	}
 	pipe team_activity {
-		fixed_param organization_id {clerk.org.id}
-		fixed_param team_id {clerk.claims.teams}
+		fixed_param team_id {clerk.claims.team_id}
 	}
-	pipe user_activity {
-		fixed_param organization_id {clerk.org.id}
-		fixed_param user_id {clerk.user.id}
+	pipe team_report {
+		fixed_param organization_slug {clerk.org.slug}
 	}
 `
 
-// engineEdge is an edge whose Tinybird has ClickHouse behind it.
-func engineEdge(t *testing.T, lines string) (*edge, *clickhouse) {
+// engineEdge is an edge before a Tinybird with the project deployed and filled: Tinybird Local if TINYBIRD_LOCAL_URL says where
+// it is, or else the development stack with ClickHouse behind it. The users and their sessions are the stack's in both cases.
+type engineEdge struct {
+	*edge
+
+	local bool
+	url   string // of the Tinybird
+	key   string // its workspace's admin token
+}
+
+func startEngineEdge(t *testing.T, pipes string) *engineEdge {
 	t.Helper()
+	e := &engineEdge{}
+	config := caddyfile("", "http://{$EDGE} {\n tinybird {\n"+credentials+pipes+"}\n}\n")
+	if os.Getenv(localURL) != "" {
+		w, err := deployLocal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.edge, e.local, e.url, e.key = newEdge(t, devstack.Options{}), true, w.url, w.Token
+		e.setenv("UPSTREAM", e.url)
+		e.setenv("TINYBIRD_SIGNING_KEY", e.key)
+		e.setenv("TINYBIRD_APPEND_TOKEN", e.key) // the workspace's own, for the lack of a smaller one
+		config = strings.Replace(config, credentials, credentials+"\tworkspace_id "+w.ID+"\n", 1)
+	} else {
+		c := clickhouse(t)
+		e.edge = newEdge(t, devstack.Options{API: devstack.APIOptions{Engine: c, Pipes: c.Pipes(), Append: c.Append}})
+		e.url, e.key = e.stack.APIURL, e.stack.API.SigningKey()
+		e.setenv("TINYBIRD_APPEND_TOKEN", e.stack.API.AppendToken())
+	}
+	e.run(t, config)
+	return e
+}
+
+// sql asks the Tinybird itself, past the edge and as the owner of the workspace.
+func (e *engineEdge) sql(t *testing.T, statement string, args ...any) []map[string]any {
+	t.Helper()
+	q := url.Values{"q": {fmt.Sprintf(statement, args...) + " FORMAT JSON"}}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+"/v0/sql?"+q.Encode(), http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+e.key)
+	return e.do(t, r).rows(t)
+}
+
+// as is a request of somebody with a token that options changed.
+func (e *engineEdge) as(t *testing.T, user, target string, opts ...devstack.TokenOption) reply {
+	t.Helper()
+	r := e.request(t, "", http.MethodGet, target, "")
+	r.Header.Set("Authorization", "Bearer "+e.token(t, user, opts...))
+	return e.do(t, r)
+}
+
+// inOrganization makes a session's active organization another.
+func inOrganization(id, slug string) []devstack.TokenOption {
+	return []devstack.TokenOption{devstack.V1(), devstack.Claim("org_id", id), devstack.Claim("org_slug", slug)}
+}
+
+// add appends rows to the tracker's data source.
+func (e *engineEdge) add(t *testing.T, rows ...string) (ok, quarantined int) {
+	t.Helper()
+	if !e.local {
+		lines := make([][]byte, len(rows))
+		for n, r := range rows {
+			lines[n] = []byte(r)
+		}
+		ok, quarantined, err := clickhouse(t).Append("analytics_events", lines)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok, quarantined
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v0/events?wait=true&name=analytics_events",
+		strings.NewReader(strings.Join(rows, "\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+e.key)
+	var taken struct {
+		Successful  int `json:"successful_rows"`
+		Quarantined int `json:"quarantined_rows"`
+	}
+	answer := e.do(t, r)
+	if err := json.Unmarshal(answer.body, &taken); err != nil {
+		t.Fatalf("status %d: %s", answer.StatusCode, answer.body)
+	}
+	return taken.Successful, taken.Quarantined
+}
+
+// clickhouse is the one ClickHouse of all tests, started when the first of them needs it.
+func clickhouse(t *testing.T) *engine.Engine {
+	t.Helper()
+	program(t, "npm", "npm")
 	program(t, "Node", "node")
 	c, err := startClickHouse()
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := newEdge(t, devstack.Options{API: devstack.APIOptions{Pipes: c.pipes()}})
-	return e.run(t, caddyfile("", "http://{$EDGE} {\n tinybird {\n"+credentials+lines+"}\n}\n")), c
+	return c
 }
 
-// member is a session of a member of any organization.
-func (e *edge) member(t *testing.T, org, user string, teams ...string) string {
-	t.Helper()
-	return e.token(t, "ada", devstack.Claim("sub", user), devstack.Claim("teams", teams),
-		devstack.Claim("o", map[string]any{"id": org, "slg": "any", "rol": "member"}))
-}
+var started *engine.Engine // by startClickHouse
 
-// askAs reads a pipe with a session token.
-func (e *edge) askAs(t *testing.T, token, target string) reply {
-	t.Helper()
-	r := e.request(t, "", http.MethodGet, target, "")
-	r.Header.Set("Authorization", "Bearer "+token)
-	return e.do(t, r)
+// startClickHouse installs chdb into a directory that goes when the tests end, which takes seconds and half a gigabyte.
+var startClickHouse = sync.OnceValues(func() (*engine.Engine, error) {
+	project, err := engine.LoadProject(os.DirFS("tinybird"))
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(filepath.Dir(caddyBinary), "chdb")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"chdb.mjs", "package.json", "package-lock.json"} {
+		text, err := os.ReadFile(filepath.Join("engine", name))
+		if err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
+	defer cancel()
+	npm := exec.CommandContext(ctx, "npm", "ci", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
+	npm.Dir = dir
+	if out, err := npm.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("npm ci, which installs ClickHouse: %w\n%s", err, out)
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return nil, err
+	}
+	log := new(output)
+	started, err = engine.Start(context.Background(), engine.Options{Node: node, Dir: dir, Project: project, Stderr: log})
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, log.tail())
+	}
+	return started, nil
+})
+
+// stopEngine ends it.
+func stopEngine() {
+	if started == nil {
+		return
+	}
+	if err := started.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 }

@@ -27,6 +27,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	defer stopEngine()
 	if module, err = filepath.Abs(".."); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

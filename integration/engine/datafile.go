@@ -1,222 +1,271 @@
-// Package engine plays Tinybird's engine for the integration tests: it reads a project's .datasource and .pipe files, renders
-// the template language that their SQL is written in, and has ClickHouse run what comes of it.
-//
-// It reads Tinybird's documents on its own and shares no code with the audit of pipes, so that a misreading in one of
-// them shows in the other.
 package engine
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"path"
 	"regexp"
 	"strings"
 )
 
-// Datasource is a table.
-type Datasource struct {
+// Column is a column of a data source.
+type Column struct {
 	Name    string
-	Columns []Column
-	Sorting string // the sorting key, as SQL
+	Type    string
+	Path    string // where the Events API finds it in a row: "$.payload"
+	Default string // SQL, "" without
 }
 
-// Column is one column of a table.
-type Column struct{ Name, Type string }
+// Datasource is a .datasource file.
+type Datasource struct {
+	Name         string
+	Description  string
+	Columns      []Column
+	Engine       string
+	SortingKey   string
+	PartitionKey string
+}
 
-// Node is one step of a pipe.
+// Kind is what a pipe's last node is for.
+type Kind string
+
+// The kinds that are understood. A copy fills a data source.
+const (
+	KindEndpoint Kind = "endpoint"
+	KindCopy     Kind = "copy"
+)
+
+// Node is one step of a pipe, with its SQL as written: a template if it starts with %.
 type Node struct {
-	Name string
-	SQL  string // as its author wrote it
+	Name        string
+	Description string
+	SQL         string
+	Kind        Kind   // "": only for the nodes after it
+	Target      string // of a copy: the data source that it fills
 }
 
-// Pipe is a chain of nodes whose last is the endpoint.
+// Pipe is a .pipe file.
 type Pipe struct {
-	Name  string
-	Nodes []Node
-
-	templates []template
+	Name        string
+	Description string
+	Nodes       []Node
 }
 
-// Project is what a directory of files defines.
-type Project struct {
-	Datasources []Datasource
-	Pipes       []Pipe
-}
+// Endpoint is the node that answers, or nil.
+func (p *Pipe) Endpoint() *Node { return p.node(KindEndpoint) }
 
-// Load reads the files of a project: datasources/*.datasource and endpoints/*.pipe.
-func Load(files fs.FS) (*Project, error) {
-	p := new(Project)
-	err := each(files, "datasources/*.datasource", func(name, text string) error {
-		d, err := parseDatasource(name, text)
-		p.Datasources = append(p.Datasources, d)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = each(files, "endpoints/*.pipe", func(name, text string) error {
-		pipe, err := parsePipe(name, text)
-		p.Pipes = append(p.Pipes, pipe)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if len(p.Datasources) == 0 || len(p.Pipes) == 0 {
-		return nil, errors.New("the project has no data source, or no pipe")
-	}
-	return p, nil
-}
-
-func each(files fs.FS, pattern string, read func(name, text string) error) error {
-	paths, err := fs.Glob(files, pattern)
-	if err != nil {
-		return fmt.Errorf("%s: %w", pattern, err)
-	}
-	for _, file := range paths {
-		text, err := fs.ReadFile(files, file)
-		if err != nil {
-			return fmt.Errorf("project: %w", err)
-		}
-		base := path.Base(file)
-		if err := read(strings.TrimSuffix(base, path.Ext(base)), string(text)); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+func (p *Pipe) node(k Kind) *Node {
+	for n := range p.Nodes {
+		if p.Nodes[n].Kind == k {
+			return &p.Nodes[n]
 		}
 	}
 	return nil
 }
 
-// instruction is one of a data file: a word in capitals and what follows it, on the line or indented below.
-type instruction struct{ name, value string }
-
-var instructionLine = regexp.MustCompile(`^([A-Z][A-Z_]*)(?:\s+(.*))?$`)
-
-// instructions splits a data file. Comments begin with # at the start of a line.
-func instructions(text string) []instruction {
-	var list []instruction
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\r\n")
-		m := instructionLine.FindStringSubmatch(line)
-		switch {
-		case m != nil:
-			list = append(list, instruction{name: m[1], value: strings.TrimSpace(m[2])})
-		case strings.HasPrefix(line, "#") || len(list) == 0:
-		default:
-			last := &list[len(list)-1]
-			last.value += "\n" + strings.TrimPrefix(line, "    ")
-		}
-	}
-	for i := range list {
-		// ">" says that what follows is indented below.
-		list[i].value = strings.TrimSpace(strings.TrimPrefix(list[i].value, ">"))
-	}
-	return list
+// instruction is a word, what follows it on its line, and the indented block below if that is ">".
+type instruction struct {
+	line int
+	word string
+	rest string
 }
 
-var columnLine = regexp.MustCompile("^`?([A-Za-z_][A-Za-z0-9_]*)`?\\s+([^`]+?)\\s*(?:`json:\\$\\.([A-Za-z_][A-Za-z0-9_]*)`)?\\s*,?$")
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-func parseDatasource(name, text string) (Datasource, error) {
-	d := Datasource{Name: name}
-	for _, i := range instructions(text) {
-		switch i.name {
-		case "SCHEMA":
-			for line := range strings.Lines(i.value) {
-				line = strings.TrimSpace(line)
-				if line == "" {
-					continue
-				}
-				m := columnLine.FindStringSubmatch(line)
-				if len(m) < 4 || m[3] != "" && m[3] != m[1] {
-					return d, fmt.Errorf("the column %q is not understood here", line)
-				}
-				d.Columns = append(d.Columns, Column{Name: m[1], Type: m[2]})
+// instructions splits a file. A block lasts while lines are indented or empty.
+func instructions(text string) ([]instruction, error) {
+	lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
+	var found []instruction
+	for n := 0; n < len(lines); n++ {
+		line := strings.TrimSpace(lines[n])
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if indented(lines[n]) {
+			return nil, fmt.Errorf("line %d is indented, but belongs to no block", n+1)
+		}
+		in := instruction{line: n + 1}
+		in.word, in.rest, _ = strings.Cut(line, " ")
+		in.rest = strings.TrimSpace(in.rest)
+		if in.rest == ">" {
+			end := n + 1
+			for end < len(lines) && (indented(lines[end]) || strings.TrimSpace(lines[end]) == "") {
+				end++
 			}
-		case "ENGINE_SORTING_KEY":
-			d.Sorting = strings.Trim(i.value, `"`)
-		case "DESCRIPTION", "ENGINE", "ENGINE_PARTITION_KEY", "TOKEN":
-		default:
-			return d, fmt.Errorf("%s is not understood here", i.name)
+			in.rest = dedent(lines[n+1 : end])
+			if in.rest == "" {
+				return nil, fmt.Errorf("line %d: the block of %s is empty", n+1, in.word)
+			}
+			n = end - 1
+		}
+		found = append(found, in)
+	}
+	return found, nil
+}
+
+func indented(line string) bool { return strings.HasPrefix(line, " ") || strings.HasPrefix(line, "\t") }
+
+// dedent takes off what all lines are indented by.
+func dedent(lines []string) string {
+	cut := -1
+	for _, l := range lines {
+		if own := len(l) - len(strings.TrimLeft(l, " \t")); strings.TrimSpace(l) != "" && (cut < 0 || own < cut) {
+			cut = own
 		}
 	}
-	if len(d.Columns) == 0 {
-		return d, errors.New("no SCHEMA")
+	out := make([]string, len(lines))
+	for n, l := range lines {
+		out[n] = strings.TrimRight(l[min(max(cut, 0), len(l)):], " \t")
+	}
+	return strings.Trim(strings.Join(out, "\n"), "\n")
+}
+
+// ParseDatasource reads a .datasource file.
+func ParseDatasource(name, text string) (*Datasource, error) {
+	if !identifier.MatchString(name) {
+		return nil, fmt.Errorf("%q is no name of a data source", name)
+	}
+	ins, err := instructions(text)
+	if err != nil {
+		return nil, err
+	}
+	d := &Datasource{Name: name}
+	texts := map[string]*string{
+		"DESCRIPTION": &d.Description, "ENGINE": &d.Engine, "ENGINE_SORTING_KEY": &d.SortingKey,
+		"ENGINE_PARTITION_KEY": &d.PartitionKey,
+	}
+	for _, in := range ins {
+		to, known := texts[in.word]
+		switch {
+		case in.word == "SCHEMA" && d.Columns == nil:
+			if d.Columns, err = parseSchema(in.rest); err != nil {
+				return nil, fmt.Errorf("line %d: %w", in.line, err)
+			}
+		case known && *to == "":
+			*to = strings.Trim(in.rest, `"`)
+		default:
+			return nil, fmt.Errorf("line %d: %s is unknown or there twice", in.line, in.word)
+		}
+	}
+	if len(d.Columns) == 0 || d.Engine != "MergeTree" || d.SortingKey == "" {
+		return nil, fmt.Errorf("data source %s needs SCHEMA, ENGINE \"MergeTree\" and ENGINE_SORTING_KEY", name)
 	}
 	return d, nil
 }
 
-// create is the statement that makes the table.
-func (d *Datasource) create() string {
-	columns := make([]string, len(d.Columns))
-	for i, c := range d.Columns {
-		columns[i] = "`" + c.Name + "` " + c.Type
+var column = regexp.MustCompile("^`?([A-Za-z_][A-Za-z0-9_]*)`?\\s+([^`]+?)(?:\\s+`json:(\\$[^`]*)`)?(?:\\s+DEFAULT\\s+(.+))?$")
+
+func parseSchema(block string) ([]Column, error) {
+	var cols []Column
+	for _, text := range splitTop(block) {
+		text = strings.Join(strings.Fields(text), " ")
+		m := column.FindStringSubmatch(text)
+		if m == nil {
+			return nil, fmt.Errorf("%q is no column", text)
+		}
+		cols = append(cols, Column{Name: m[1], Type: m[2], Path: m[3], Default: m[4]})
 	}
-	sorting := d.Sorting
-	if sorting == "" {
-		sorting = "tuple()"
-	}
-	return "CREATE TABLE `" + d.Name + "` (" + strings.Join(columns, ", ") + ") ENGINE = MergeTree ORDER BY (" + sorting + ")"
+	return cols, nil
 }
 
-func parsePipe(name, text string) (Pipe, error) {
-	p := Pipe{Name: name}
-	for _, i := range instructions(text) {
-		switch i.name {
-		case "NODE":
-			p.Nodes = append(p.Nodes, Node{Name: i.value})
-		case "SQL":
-			if len(p.Nodes) == 0 {
-				return p, errors.New("SQL before the first NODE")
+// splitTop splits at the commas that are in no brackets and no quotes.
+func splitTop(text string) []string {
+	var parts []string
+	var depth, start int
+	var quote rune
+	for n, c := range text {
+		switch {
+		case quote != 0:
+			if c == quote {
+				quote = 0
 			}
-			p.Nodes[len(p.Nodes)-1].SQL = i.value
-		case "DESCRIPTION", "TOKEN":
-		case "TYPE":
-			if !strings.EqualFold(i.value, "endpoint") {
-				return p, fmt.Errorf("TYPE %s is not understood here", i.value)
-			}
-		default:
-			return p, fmt.Errorf("%s is not understood here", i.name)
+		case c == '\'' || c == '"' || c == '`':
+			quote = c
+		case c == '(' || c == '[':
+			depth++
+		case c == ')' || c == ']':
+			depth--
+		case c == ',' && depth == 0:
+			parts = append(parts, text[start:n])
+			start = n + 1
 		}
 	}
-	for _, n := range p.Nodes {
-		t, err := parseTemplate(n.SQL)
-		if err != nil {
-			return p, fmt.Errorf("node %s: %w", n.Name, err)
-		}
-		p.templates = append(p.templates, t)
+	return append(parts, text[start:])
+}
+
+// ParsePipe reads a .pipe file.
+func ParsePipe(name, text string) (*Pipe, error) {
+	if !identifier.MatchString(name) {
+		return nil, fmt.Errorf("%q is no name of a pipe", name)
 	}
-	if len(p.Nodes) == 0 {
-		return p, errors.New("no NODE")
+	ins, err := instructions(text)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pipe{Name: name}
+	for _, in := range ins {
+		if err := p.add(in); err != nil {
+			return nil, fmt.Errorf("line %d: %w", in.line, err)
+		}
+	}
+	if err := p.check(); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
 
-// Render returns the pipe's SQL for parameters: its nodes as common table expressions, the last one as the query.
-func (p *Pipe) Render(params map[string]string) (string, error) {
-	var b strings.Builder
-	for i, t := range p.templates {
-		sql, err := t.render(params)
-		if err != nil {
-			return "", err
+func (p *Pipe) add(in instruction) error {
+	if in.word == "NODE" {
+		if !identifier.MatchString(in.rest) {
+			return fmt.Errorf("%q is no name of a node", in.rest)
 		}
-		if i == len(p.templates)-1 {
-			b.WriteString(sql)
-			break
-		}
-		joint := ",\n"
-		if i == 0 {
-			joint = "WITH "
-		}
-		b.WriteString(joint + "`" + p.Nodes[i].Name + "` AS (" + sql + "\n)\n")
+		p.Nodes = append(p.Nodes, Node{Name: in.rest})
+		return nil
 	}
-	return b.String(), nil
+	if len(p.Nodes) == 0 {
+		if in.word != "DESCRIPTION" || p.Description != "" {
+			return fmt.Errorf("%s before the first NODE", in.word)
+		}
+		p.Description = in.rest
+		return nil
+	}
+	return p.Nodes[len(p.Nodes)-1].add(in)
 }
 
-// Schema is the statements that make the project's tables.
-func (p *Project) Schema() []string {
-	statements := make([]string, len(p.Datasources))
-	for i := range p.Datasources {
-		statements[i] = p.Datasources[i].create()
+func (n *Node) add(in instruction) error {
+	// A copy runs when it is told to, and replaces what there is: that is all that Start does.
+	fixed := map[string]string{"COPY_SCHEDULE": "@on-demand", "COPY_MODE": "replace"}
+	texts := map[string]*string{"DESCRIPTION": &n.Description, "SQL": &n.SQL, "TARGET_DATASOURCE": &n.Target}
+	to, known := texts[in.word]
+	switch {
+	case known && *to == "":
+		*to = in.rest
+	case in.word == "TYPE" && n.Kind == "":
+		n.Kind = Kind(strings.ToLower(in.rest))
+		if n.Kind != KindEndpoint && n.Kind != KindCopy {
+			return fmt.Errorf("a node of the type %q is not understood", in.rest)
+		}
+	case in.rest != fixed[in.word]:
+		return fmt.Errorf("%s %s is unknown or there twice", in.word, in.rest)
 	}
-	return statements
+	return nil
+}
+
+func (p *Pipe) check() error {
+	seen := map[string]bool{}
+	typed := 0
+	for _, n := range p.Nodes {
+		if n.SQL == "" || seen[n.Name] {
+			return fmt.Errorf("pipe %s: node %s has no SQL or is there twice", p.Name, n.Name)
+		}
+		seen[n.Name] = true
+		if n.Kind != "" {
+			typed++
+		}
+		if (n.Kind == KindCopy) != (n.Target != "") {
+			return fmt.Errorf("pipe %s: TYPE copy and TARGET_DATASOURCE go together", p.Name)
+		}
+	}
+	if typed != 1 {
+		return fmt.Errorf("pipe %s: one node has to be an endpoint or a copy, not %d", p.Name, typed)
+	}
+	return nil
 }

@@ -1,243 +1,264 @@
 package engine
 
 import (
-	"errors"
-	"fmt"
+	"math/big"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
-	"text/scanner"
 )
 
-// opName is the op of a bare name.
-const opName = "name"
-
-// expr is an expression of the template language, which is Python's as far as templates use it.
+// expr is an expression of Python, as far as templates use them. op says what it is: "lit", "name", "call", "list",
+// "not", "and", "or", "neg", "+", or a comparison.
 type expr struct {
-	op    string // "name", "text", "number", "word", "call", "not", "and", "or", "==", "!=", "<", "<=", ">", ">=", "in"
-	text  string
+	op    string
+	name  string
+	value any
 	args  []*expr
 	named map[string]*expr
+	line  int
 }
 
-// lexer splits an expression.
-type lexer struct {
-	tokens []lexed
-}
-
-type lexed struct {
-	kind rune // of text/scanner, or 'o' for an operator
-	text string
-}
-
-func lex(text string) (*lexer, error) {
-	l := new(lexer)
-	for text = strings.TrimLeft(text, " \t\r\n"); text != ""; text = strings.TrimLeft(text, " \t\r\n") {
-		t, n, err := lexOne(text)
-		if err != nil {
-			return nil, err
+// required are the parameters that typed functions in the expression have no default for.
+func (e *expr) required() []string {
+	var names []string
+	if e.op == "call" && isType(e.name) && len(e.args) > 0 && e.args[0].op == "name" {
+		_, def := e.named["default"]
+		_, optional := e.named["defined"]
+		at := 1
+		if e.name == arrayType {
+			at = 2
 		}
-		l.tokens = append(l.tokens, t)
-		text = text[n:]
-	}
-	return l, nil
-}
-
-// lexOne reads the first token and says how long it is.
-func lexOne(text string) (lexed, int, error) {
-	switch c := text[0]; {
-	case c == '\'' || c == '"':
-		value, n, err := quoted(text)
-		return lexed{scanner.String, value}, n, err
-	case isWord(c) && !isDigit(c):
-		n := span(text, isWord)
-		return lexed{scanner.Ident, text[:n]}, n, nil
-	case isWord(c) || c == '-' && len(text) > 1 && isDigit(text[1]):
-		n := span(text, func(c byte) bool { return isWord(c) || c == '.' })
-		return lexed{scanner.Int, text[:n]}, n, nil
-	}
-	for _, op := range []string{"==", "!=", "<=", ">=", "(", ")", ",", "=", "<", ">", "[", "]"} {
-		if strings.HasPrefix(text, op) {
-			return lexed{'o', op}, len(op), nil
+		if !def && !optional && len(e.args) <= at {
+			names = append(names, e.args[0].name)
 		}
 	}
-	return lexed{}, 0, fmt.Errorf("the character %q is not understood here", text[0])
-}
-
-// span is how many bytes from the first on are part of a token; the first always is.
-func span(text string, part func(byte) bool) int {
-	n := 1
-	for n < len(text) && part(text[n]) {
-		n++
+	for _, a := range e.args {
+		names = append(names, a.required()...)
 	}
-	return n
+	return names
 }
 
-func isWord(c byte) bool {
-	return c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || isDigit(c)
+var token = regexp.MustCompile(`^(?:` +
+	`([A-Za-z_]\w*)` + // a name
+	`|(\d+\.\d*|\.\d+|\d+)` + // a number
+	`|('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")` + // a string
+	`|(==|!=|<=|>=|[-+<>()\[\],=])` +
+	`)`)
+
+type exprParser struct {
+	tokens []string
+	line   int
+	depth  int
 }
 
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }
-
-// quoted reads a Python string literal and says how long it is.
-func quoted(text string) (value string, n int, err error) {
-	var b strings.Builder
-	for i := 1; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == text[0]:
-			return b.String(), i + 1, nil
-		case c == '\\' && i+1 < len(text):
-			i++
-			switch text[i] {
-			case 'n':
-				b.WriteByte('\n')
-			case 't':
-				b.WriteByte('\t')
-			default:
-				b.WriteByte(text[i])
-			}
-		default:
-			b.WriteByte(c)
+func parseExpr(text string, line int) (*expr, error) {
+	p := &exprParser{line: line}
+	for rest := strings.TrimSpace(text); rest != ""; rest = strings.TrimSpace(rest) {
+		t := token.FindString(rest)
+		if t == "" {
+			return nil, syntaxError("%q is not understood, line %d", rest, line)
 		}
+		p.tokens = append(p.tokens, t)
+		rest = rest[len(t):]
 	}
-	return "", 0, errors.New("a text is not closed")
+	e, err := p.or()
+	if err == nil && len(p.tokens) > 0 {
+		err = p.wrong()
+	}
+	return e, err
 }
 
-func (l *lexer) peek() lexed {
-	if len(l.tokens) == 0 {
-		return lexed{}
+func (p *exprParser) peek() string {
+	if len(p.tokens) == 0 {
+		return ""
 	}
-	return l.tokens[0]
+	return p.tokens[0]
 }
 
-func (l *lexer) take(kind rune, text string) bool {
-	if p := l.peek(); p.kind != kind || p.text != text {
+func (p *exprParser) accept(t string) bool {
+	if p.peek() != t {
 		return false
 	}
-	l.tokens = l.tokens[1:]
+	p.tokens = p.tokens[1:]
 	return true
 }
 
-const maxNesting = 64
-
-func parseExpr(text string) (*expr, error) {
-	l, err := lex(text)
-	if err != nil {
-		return nil, err
+func (p *exprParser) wrong() error {
+	if t := p.peek(); t != "" {
+		return syntaxError("invalid syntax at %q, line %d", t, p.line)
 	}
-	e, err := l.or(0)
-	if err == nil && len(l.tokens) > 0 {
-		err = fmt.Errorf("%q is left over", l.tokens[0].text)
-	}
-	return e, err
+	return syntaxError("invalid syntax at the end of an expression, line %d", p.line)
 }
 
-func (l *lexer) or(depth int) (*expr, error) { return l.binary("or", depth, l.and) }
+func (p *exprParser) or() (*expr, error) {
+	p.depth++
+	if p.depth > maxDepth {
+		return nil, syntaxError("an expression is too deep, line %d", p.line)
+	}
+	defer func() { p.depth-- }()
+	return p.chain("or", func() (*expr, error) { return p.chain("and", p.not) })
+}
 
-func (l *lexer) and(depth int) (*expr, error) { return l.binary("and", depth, l.not) }
-
-func (l *lexer) binary(word string, depth int, next func(int) (*expr, error)) (*expr, error) {
-	e, err := next(depth)
-	for err == nil && l.take(scanner.Ident, word) {
+func (p *exprParser) chain(op string, next func() (*expr, error)) (*expr, error) {
+	left, err := next()
+	for err == nil && p.accept(op) {
 		var right *expr
-		right, err = next(depth)
-		e = &expr{op: word, args: []*expr{e, right}}
+		right, err = next()
+		left = &expr{op: op, args: []*expr{left, right}, line: p.line}
+	}
+	return left, err
+}
+
+func (p *exprParser) not() (*expr, error) {
+	times := 0
+	for p.accept("not") {
+		times++
+	}
+	e, err := p.comparison()
+	for range min(times, 2-times%2) { // an even number only makes a boolean of it
+		e = &expr{op: "not", args: []*expr{e}, line: p.line}
 	}
 	return e, err
 }
 
-func (l *lexer) not(depth int) (*expr, error) {
-	if depth > maxNesting {
-		return nil, errors.New("nested too deeply")
-	}
-	if l.take(scanner.Ident, "not") {
-		e, err := l.not(depth + 1)
-		return &expr{op: "not", args: []*expr{e}}, err
-	}
-	left, err := l.primary(depth)
+func (p *exprParser) comparison() (*expr, error) {
+	left, err := p.chain("+", p.unary)
 	if err != nil {
 		return nil, err
 	}
-	for _, op := range []string{"==", "!=", "<=", ">=", "<", ">"} {
-		if l.take('o', op) {
-			right, err := l.primary(depth)
-			return &expr{op: op, args: []*expr{left, right}}, err
+	op := p.peek()
+	switch {
+	case slices.Contains([]string{"==", "!=", "<", ">", "<=", ">=", "in", "is"}, op):
+		p.tokens = p.tokens[1:]
+		if op == "is" && p.accept("not") {
+			op = "is not"
 		}
+	case p.accept("not"):
+		if op = "not in"; !p.accept("in") {
+			return nil, p.wrong()
+		}
+	default:
+		return left, nil
 	}
-	if l.take(scanner.Ident, "in") {
-		right, err := l.primary(depth)
-		return &expr{op: "in", args: []*expr{left, right}}, err
-	}
-	return left, nil
+	right, err := p.chain("+", p.unary)
+	return &expr{op: op, args: []*expr{left, right}, line: p.line}, err
 }
 
-func (l *lexer) primary(depth int) (*expr, error) {
-	if depth > maxNesting {
-		return nil, errors.New("nested too deeply")
+func (p *exprParser) unary() (*expr, error) {
+	if !p.accept("-") {
+		return p.primary()
 	}
-	t := l.peek()
-	if t.kind == 0 {
-		return nil, errors.New("it ends too early")
-	}
-	l.tokens = l.tokens[1:]
-	switch t.kind {
-	case scanner.String:
-		return &expr{op: "text", text: t.text}, nil
-	case scanner.Int:
-		return &expr{op: "number", text: t.text}, nil
-	case scanner.Ident:
-		if l.take('o', "(") {
-			return l.call(t.text, depth+1)
-		}
-		if t.text == "True" || t.text == "False" || t.text == "None" {
-			return &expr{op: "word", text: t.text}, nil
-		}
-		return &expr{op: opName, text: t.text}, nil
-	}
-	switch t.text {
-	case "(":
-		e, err := l.or(depth + 1)
-		if err == nil && !l.take('o', ")") {
-			err = errors.New("a ) is missing")
+	e, err := p.primary()
+	return &expr{op: "neg", args: []*expr{e}, line: p.line}, err
+}
+
+var keywords = []string{"and", "or", "not", "in", "is", "if", "for", "lambda", wordElse}
+
+var constants = map[string]any{"True": true, "False": false, "None": nil}
+
+func (p *exprParser) primary() (*expr, error) {
+	t := p.peek()
+	switch {
+	case p.accept("("):
+		e, err := p.or()
+		if err == nil && !p.accept(")") {
+			err = p.wrong()
 		}
 		return e, err
-	case "[":
-		return l.list("list", "]", depth+1)
+	case p.accept("["):
+		e := &expr{op: "list", line: p.line}
+		return e, p.arguments(e, "]")
+	case t == "" || slices.Contains(keywords, t):
+		return nil, p.wrong()
 	}
-	return nil, fmt.Errorf("%q stands where a value belongs", t.text)
-}
-
-func (l *lexer) call(name string, depth int) (*expr, error) {
-	e, err := l.list("call", ")", depth)
-	if e != nil {
-		e.text = name
-	}
-	return e, err
-}
-
-// list parses arguments up to the closing bracket.
-func (l *lexer) list(op, closing string, depth int) (*expr, error) {
-	e := &expr{op: op, named: map[string]*expr{}}
-	for first := true; !l.take('o', closing); first = false {
-		if !first && !l.take('o', ",") {
-			return nil, fmt.Errorf("a , or %s is missing", closing)
-		}
-		if l.take('o', closing) { // after a comma at the end
+	e := &expr{line: p.line}
+	if identifier.MatchString(t) {
+		p.tokens = p.tokens[1:]
+		if v, ok := constants[t]; ok {
+			e.op, e.value = "lit", v
 			return e, nil
 		}
-		if len(l.tokens) > 1 && l.tokens[0].kind == scanner.Ident && l.tokens[1] == (lexed{'o', "="}) {
-			name := l.tokens[0].text
-			l.tokens = l.tokens[2:]
-			v, err := l.or(depth)
-			if err != nil {
-				return nil, err
-			}
-			e.named[name] = v
+		e.op, e.name = "name", t
+		if p.accept("(") {
+			e.op, e.named = "call", map[string]*expr{}
+			return e, p.arguments(e, ")")
+		}
+		return e, nil
+	}
+	v, ok := literal(t)
+	if !ok {
+		return nil, p.wrong()
+	}
+	p.tokens = p.tokens[1:]
+	e.op, e.value = "lit", v
+	return e, nil
+}
+
+// arguments reads what is in brackets. Names before a = are allowed in a call.
+func (p *exprParser) arguments(e *expr, end string) error {
+	for !p.accept(end) {
+		name := ""
+		if e.named != nil && len(p.tokens) > 1 && p.tokens[1] == "=" && identifier.MatchString(p.peek()) {
+			name = p.peek()
+			p.tokens = p.tokens[2:]
+		}
+		a, err := p.or()
+		if err != nil {
+			return err
+		}
+		switch {
+		case name == "" && len(e.named) > 0:
+			return syntaxError("positional argument follows keyword argument, line %d", p.line)
+		case name == "":
+			e.args = append(e.args, a)
+		case e.named[name] != nil:
+			return syntaxError("keyword argument repeated: %s, line %d", name, p.line)
+		default:
+			e.named[name] = a
+		}
+		if !p.accept(",") && p.peek() != end {
+			return p.wrong()
+		}
+	}
+	return nil
+}
+
+// literal is the value of a number or a string.
+func literal(t string) (any, bool) {
+	if t[0] == '\'' || t[0] == '"' {
+		return unescape(t[1 : len(t)-1])
+	}
+	if i, ok := new(big.Int).SetString(t, 10); ok {
+		return number{i: i}, true
+	}
+	f, err := strconv.ParseFloat(t, 64)
+	return number{f: f}, err == nil
+}
+
+// unescape knows the escapes of a Python string that stand for one character, but not those by number.
+func unescape(s string) (any, bool) {
+	var b strings.Builder
+	for n := 0; n < len(s); n++ {
+		if s[n] != '\\' {
+			b.WriteByte(s[n])
 			continue
 		}
-		v, err := l.or(depth)
-		if err != nil {
-			return nil, err
+		n++
+		switch c := s[n]; c {
+		case 'n':
+			b.WriteByte('\n')
+		case 't':
+			b.WriteByte('\t')
+		case 'r':
+			b.WriteByte('\r')
+		case '\\', '\'', '"':
+			b.WriteByte(c)
+		case 'x', 'u', 'U', 'N', '0', '1', '2', '3', '4', '5', '6', '7':
+			return nil, false
+		default:
+			b.WriteString(s[n-1 : n+1])
 		}
-		e.args = append(e.args, v)
 	}
-	return e, nil
+	return b.String(), true
 }

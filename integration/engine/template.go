@@ -1,201 +1,316 @@
 package engine
 
 import (
-	"errors"
-	"fmt"
+	"slices"
 	"strings"
 )
 
-// template is a node's SQL, parsed.
-type template struct{ parts []part }
+// Template is the SQL of a node. It is parsed once and rendered for each call.
+type Template struct {
+	body     []part
+	required []string // parameters without a default, in the order of their first use
+}
 
-// part is text, an expression that becomes text, or a choice between templates.
+// part is text, {{ }}, {% set %}, or a block; what is zero is not there.
 type part struct {
 	text   string
-	expr   *expr
-	choice []arm
+	source string // of an expression, for messages
+	show   *expr
+	name   string // of what {% set %} sets
+	set    *expr
+	arms   []arm    // of {% if %}; a nil condition is {% else %}
+	over   *expr    // of {% for %}
+	vars   []string // of {% for %}
+	body   []part   // of {% for %}
 }
 
-// arm is one way of a choice. An arm without a condition is {% else %}.
 type arm struct {
-	condition *expr
-	body      template
+	cond *expr
+	body []part
 }
 
-// Error is what Tinybird says about a call that its template refuses.
-type Error struct{ Text string }
-
-func (e *Error) Error() string { return e.Text }
-
-func syntaxError(format string, args ...any) error {
-	return &Error{"Template Syntax Error: " + fmt.Sprintf(format, args...)}
-}
-
-// token is a piece of a template's text.
-type token struct {
-	kind byte // 't' text, 'e' expression, 'b' block
-	text string
-}
-
-// tokenize splits a text at {{ }}, {% %} and {# #}.
-func tokenize(text string) ([]token, error) {
-	var list []token
-	for {
-		i := strings.IndexByte(text, '{')
-		for i >= 0 && (i+1 == len(text) || strings.IndexByte("{%#", text[i+1]) < 0) {
-			next := strings.IndexByte(text[i+1:], '{')
-			if next < 0 {
-				i = -1
-				break
-			}
-			i += 1 + next
-		}
-		if i < 0 {
-			return append(list, token{'t', text}), nil
-		}
-		list = append(list, token{'t', text[:i]})
-		closing := map[byte]string{'{': "}}", '%': "%}", '#': "#}"}[text[i+1]]
-		end := strings.Index(text[i+2:], closing)
-		if end < 0 {
-			return nil, errors.New("a " + text[i:i+2] + " is not closed")
-		}
-		inside := strings.TrimSpace(text[i+2 : i+2+end])
-		switch text[i+1] {
-		case '{':
-			list = append(list, token{'e', inside})
-		case '%':
-			list = append(list, token{'b', inside})
-		}
-		text = text[i+2+end+2:]
+// ParseTemplate reads a node's SQL. Without a % at its start it is no template, and is used as it is.
+func ParseTemplate(text string) (*Template, error) {
+	trimmed := strings.TrimLeft(text, " \t\r\n")
+	if !strings.HasPrefix(trimmed, "%") {
+		return &Template{body: []part{{text: text}}}, nil
 	}
-}
-
-// parseTemplate parses a node's SQL. Only SQL that begins with a line of % alone is a template.
-func parseTemplate(sql string) (template, error) {
-	rest, ok := strings.CutPrefix(strings.TrimSpace(sql), "%")
-	if !ok {
-		return template{parts: []part{{text: sql}}}, nil
-	}
-	tokens, err := tokenize(rest)
+	p := &templateParser{rest: trimmed[1:], line: 1}
+	body, end, err := p.parts(0)
 	if err != nil {
-		return template{}, err
+		return nil, err
 	}
-	p := parser{tokens: tokens}
-	t, word, err := p.body()
-	if err == nil && word != "" {
-		err = fmt.Errorf("{%% %s %%} without {%% if %%}", word)
+	if end != "" {
+		return nil, syntaxError("Extra {%% %s %%} block at line %d", end, p.line)
 	}
-	return t, err
+	return &Template{body: body, required: p.required}, nil
 }
 
-type parser struct{ tokens []token }
+const wordElse = "else"
 
-// body parses up to a block that ends it, whose words it returns; "" at the end of the text.
-func (p *parser) body() (template, string, error) {
-	var t template
-	for len(p.tokens) > 0 {
-		tok := p.tokens[0]
-		p.tokens = p.tokens[1:]
-		switch tok.kind {
-		case 't':
-			t.parts = append(t.parts, part{text: tok.text})
-		case 'e':
-			e, err := parseExpr(tok.text)
-			if err != nil {
-				return t, "", fmt.Errorf("{{%s}}: %w", tok.text, err)
-			}
-			t.parts = append(t.parts, part{expr: e})
-		default:
-			condition, isIf := strings.CutPrefix(tok.text, "if ")
-			if !isIf {
-				return t, tok.text, nil
-			}
-			choice, err := p.choice(condition)
-			if err != nil {
-				return t, "", err
-			}
-			t.parts = append(t.parts, part{choice: choice})
-		}
-	}
-	return t, "", nil
+type templateParser struct {
+	rest     string
+	line     int
+	required []string
 }
 
-// choice parses the arms of an {% if %} up to its {% end %}.
-func (p *parser) choice(condition string) ([]arm, error) {
-	var arms []arm
-	for {
-		a := arm{}
-		if condition != "" {
-			e, err := parseExpr(condition)
-			if err != nil {
-				return nil, fmt.Errorf("{%% if %s %%}: %w", condition, err)
-			}
-			a.condition = e
-		}
-		body, word, err := p.body()
-		if err != nil {
-			return nil, err
-		}
-		a.body = body
-		arms = append(arms, a)
-		next, isElif := strings.CutPrefix(word, "elif ")
-		switch {
-		case word == "end":
-			return arms, nil
-		case condition == "":
-			return nil, errors.New("{% else %} is followed by another arm, or not closed by {% end %}")
-		case isElif:
-			condition = strings.TrimSpace(next)
-		case word == "else":
-			condition = ""
-		case word == "":
-			return nil, errors.New("{% if %} is not closed by {% end %}")
-		default:
-			return nil, fmt.Errorf("{%% %s %%} is not understood here", word)
-		}
-	}
-}
+// maxDepth bounds how deep blocks and expressions may be in one another.
+const maxDepth = 50
 
-// render writes the SQL for parameters.
-func (t *template) render(params map[string]string) (string, error) {
+// next takes the text before the next tag, and the tag: its kind is the character after the brace.
+func (p *templateParser) next() (text string, kind byte, inner string, err error) {
 	var b strings.Builder
-	err := t.write(&b, params)
-	return b.String(), err
+	for {
+		n := strings.IndexByte(p.rest, '{')
+		if n < 0 || n+1 == len(p.rest) {
+			b.WriteString(p.take(len(p.rest)))
+			return b.String(), 0, "", nil
+		}
+		b.WriteString(p.take(n))
+		kind = p.rest[1]
+		if kind != '{' && kind != '%' && kind != '#' {
+			b.WriteString(p.take(1))
+			continue
+		}
+		if strings.HasPrefix(p.rest[2:], "!") { // {{! is a plain {{
+			b.WriteString(p.take(2))
+			p.take(1)
+			continue
+		}
+		closing := map[byte]string{'{': "}}", '%': "%}", '#': "#}"}[kind]
+		end := strings.Index(p.rest[2:], closing)
+		if end < 0 {
+			return "", 0, "", syntaxError("Missing end %s at line %d", closing, p.line)
+		}
+		inner = p.take(end + 4)
+		return b.String(), kind, strings.TrimSpace(inner[2 : len(inner)-2]), nil
+	}
 }
 
-func (t *template) write(b *strings.Builder, params map[string]string) error {
-	for i := range t.parts {
-		p := &t.parts[i]
-		switch {
-		case p.expr != nil:
-			v, err := p.expr.eval(params)
+func (p *templateParser) take(n int) string {
+	text := p.rest[:n]
+	p.rest = p.rest[n:]
+	p.line += strings.Count(text, "\n")
+	return text
+}
+
+// parts reads up to the end of the text or to a tag that ends or continues a block, which it returns.
+func (p *templateParser) parts(depth int) (body []part, end string, err error) {
+	if depth > maxDepth {
+		return nil, "", syntaxError("blocks are too deep in one another at line %d", p.line)
+	}
+	for {
+		text, kind, inner, err := p.next()
+		if err != nil {
+			return nil, "", err
+		}
+		if text != "" {
+			body = append(body, part{text: text})
+		}
+		switch kind {
+		case 0:
+			return body, "", nil
+		case '#':
+			continue
+		case '{':
+			e, err := p.expression(inner)
 			if err != nil {
-				return err
+				return nil, "", err
 			}
-			b.WriteString(v.sql())
-		case p.choice != nil:
-			if err := writeChoice(b, p.choice, params); err != nil {
-				return err
+			body = append(body, part{show: e, source: inner})
+			continue
+		}
+		word, rest, _ := strings.Cut(inner, " ")
+		if slices.Contains([]string{"end", wordElse, "elif"}, word) {
+			return body, inner, nil
+		}
+		b, err := p.block(word, strings.TrimSpace(rest), depth)
+		if err != nil {
+			return nil, "", err
+		}
+		body = append(body, b)
+	}
+}
+
+func (p *templateParser) block(word, rest string, depth int) (part, error) {
+	switch word {
+	case "if":
+		return p.ifBlock(rest, depth)
+	case "for":
+		return p.forBlock(rest, depth)
+	case "set":
+		name, value, ok := strings.Cut(rest, "=")
+		name = strings.TrimSpace(name)
+		if !ok || !identifier.MatchString(name) {
+			return part{}, syntaxError("{%% set %s %%} is not understood, line %d", rest, p.line)
+		}
+		e, err := p.expression(strings.TrimSpace(value))
+		return part{name: name, set: e}, err
+	case "import", "from":
+		return part{}, syntaxError("%s is forbidden at line %d", word, p.line)
+	}
+	return part{}, syntaxError("{%% %s %%} is not understood, line %d", word, p.line)
+}
+
+func (p *templateParser) ifBlock(cond string, depth int) (part, error) {
+	line := p.line
+	var b part
+	word, last := "if", false
+	for {
+		var a arm
+		var err error
+		if word != wordElse {
+			if a.cond, err = p.expression(cond); err != nil {
+				return part{}, err
 			}
-		default:
-			b.WriteString(p.text)
+		}
+		var end string
+		if a.body, end, err = p.parts(depth + 1); err != nil {
+			return part{}, err
+		}
+		b.arms = append(b.arms, a)
+		last = last || word == wordElse
+		word, cond, _ = strings.Cut(end, " ")
+		switch {
+		case word == "":
+			return part{}, syntaxError("Missing {%% end %%} block for if at line %d", line)
+		case word == "end":
+			return b, nil
+		case last:
+			return part{}, syntaxError("{%% %s %%} after {%% else %%} at line %d", word, p.line)
+		}
+	}
+}
+
+func (p *templateParser) forBlock(rest string, depth int) (part, error) {
+	line := p.line
+	names, over, ok := strings.Cut(rest, " in ")
+	if !ok {
+		return part{}, syntaxError("{%% for %s %%} is not understood, line %d", rest, line)
+	}
+	var b part
+	for name := range strings.SplitSeq(names, ",") {
+		if name = strings.TrimSpace(name); !identifier.MatchString(name) {
+			return part{}, syntaxError("{%% for %s %%} is not understood, line %d", rest, line)
+		}
+		b.vars = append(b.vars, name)
+	}
+	var err error
+	if b.over, err = p.expression(over); err != nil {
+		return part{}, err
+	}
+	var end string
+	if b.body, end, err = p.parts(depth + 1); err != nil {
+		return part{}, err
+	}
+	if end != "end" {
+		return part{}, syntaxError("Missing {%% end %%} block for %s at line %d", "for", line)
+	}
+	return b, nil
+}
+
+func (p *templateParser) expression(text string) (*expr, error) {
+	e, err := parseExpr(text, p.line)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range e.required() {
+		if !slices.Contains(p.required, name) {
+			p.required = append(p.required, name)
+		}
+	}
+	return e, nil
+}
+
+// maxRendered bounds what loops can make of a template.
+const maxRendered = 1 << 20
+
+// Render makes SQL with the parameters of a call. An error is a *devstack.QueryError.
+func (t *Template) Render(params map[string]string) (string, error) {
+	r := renderer{vars: map[string]any{}, required: t.required}
+	for name, v := range params {
+		r.vars[name] = v
+	}
+	if err := r.run(t.body); err != nil {
+		return "", err
+	}
+	return r.out.String(), nil
+}
+
+type renderer struct {
+	vars     map[string]any
+	required []string
+	out      strings.Builder
+}
+
+func (r *renderer) run(body []part) error {
+	for n := range body {
+		if err := r.part(&body[n]); err != nil {
+			return err
+		}
+		if r.out.Len() > maxRendered {
+			return syntaxError("the query is too long")
 		}
 	}
 	return nil
 }
 
-func writeChoice(b *strings.Builder, arms []arm, params map[string]string) error {
-	for i := range arms {
-		if arms[i].condition != nil {
-			v, err := arms[i].condition.eval(params)
+func (r *renderer) part(p *part) error {
+	switch {
+	case p.show != nil:
+		v, err := r.eval(p.show)
+		if err != nil {
+			return err
+		}
+		text, err := show(v, p.source)
+		r.out.WriteString(text)
+		return err
+	case p.set != nil:
+		v, err := r.eval(p.set)
+		r.vars[p.name] = v
+		return err
+	case p.over != nil:
+		return r.loop(p)
+	}
+	for _, a := range p.arms {
+		yes := true
+		if a.cond != nil {
+			v, err := r.eval(a.cond)
 			if err != nil {
 				return err
 			}
-			if !v.truth() {
-				continue
+			yes = truth(v)
+		}
+		if yes {
+			return r.run(a.body)
+		}
+	}
+	r.out.WriteString(p.text)
+	return nil
+}
+
+func (r *renderer) loop(p *part) error {
+	v, err := r.eval(p.over)
+	if err != nil {
+		return err
+	}
+	items, ok := v.(list)
+	if !ok {
+		return syntaxError("'%s' object is not iterable", kindOf(v))
+	}
+	for _, item := range items {
+		values := list{item}
+		if len(p.vars) > 1 {
+			if values, ok = item.(list); !ok || len(values) != len(p.vars) {
+				return syntaxError("cannot unpack what {%% for %%} goes over into %d names", len(p.vars))
 			}
 		}
-		return arms[i].body.write(b, params)
+		for n, name := range p.vars {
+			r.vars[name] = values[n]
+		}
+		if err := r.run(p.body); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -1,306 +1,209 @@
 package engine
 
 import (
-	"cmp"
 	"fmt"
+	"math/big"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
 
-// value is what an expression comes to.
-type value struct {
-	kind byte // 's' text, 'n' number, 'b' boolean, 'l' list of text, 'r' SQL as it is, 0 none
-	text string
-	list []string
-	yes  bool
+// A template's values: nil for what is not defined, string, bool, number, list, and sql, which is SQL already.
+type (
+	list []any
+	sql  string
+)
+
+// number is a whole one, in i, or one with a fraction, in f. One that went through a typed function has its type.
+type number struct {
+	typ string
+	i   *big.Int
+	f   float64
 }
 
-// quote writes a text as a literal of ClickHouse.
-func quote(text string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(text) + "'"
-}
-
-// sql is the value as it stands in a query.
-func (v value) sql() string {
-	switch v.kind {
-	case 's':
-		return quote(v.text)
-	case 'b':
-		if v.yes {
-			return "1"
-		}
-		return "0"
-	case 'l':
-		items := make([]string, len(v.list))
-		for i, item := range v.list {
-			items[i] = quote(item)
-		}
-		return "[" + strings.Join(items, ",") + "]"
-	case 0:
-		return "''"
-	default:
-		return v.text
+func (n number) String() string {
+	digits := floatText(n.f)
+	if n.i != nil {
+		digits = n.i.String()
 	}
-}
-
-// given is the value as a client would have given it.
-func (v value) given() string {
-	switch v.kind {
-	case 'b':
-		return strconv.FormatBool(v.yes)
-	case 'l':
-		return strings.Join(v.list, ",")
-	default:
-		return v.text
+	if n.typ == "" {
+		return digits
 	}
+	return "to" + n.typ + "('" + digits + "')"
 }
 
-// truth is the value as a condition, by Python's rules.
-func (v value) truth() bool {
-	switch v.kind {
-	case 's':
-		return v.text != ""
-	case 'n':
-		f, err := strconv.ParseFloat(v.text, 64)
-		return err == nil && f != 0
-	case 'b':
-		return v.yes
-	case 'l':
-		return len(v.list) > 0
-	default:
-		return false
+func (n number) compare(m number) int {
+	if n.i != nil && m.i != nil {
+		return n.i.Cmp(m.i)
 	}
-}
-
-func boolean(yes bool) value { return value{kind: 'b', yes: yes} }
-
-func (e *expr) eval(params map[string]string) (value, error) {
-	switch e.op {
-	case "text":
-		return value{kind: 's', text: e.text}, nil
-	case "number":
-		return value{kind: 'n', text: e.text}, nil
-	case "word":
-		if e.text == "None" {
-			return value{}, nil
-		}
-		return boolean(e.text == "True"), nil
-	case opName:
-		given, ok := params[e.text]
-		if !ok {
-			return value{}, nil
-		}
-		return value{kind: 's', text: given}, nil
-	case "list":
-		v := value{kind: 'l'}
-		for _, a := range e.args {
-			item, err := a.eval(params)
-			if err != nil {
-				return value{}, err
-			}
-			v.list = append(v.list, item.text)
-		}
-		return v, nil
-	case "call":
-		return e.call(params)
-	case "not", "and", "or":
-		return e.logic(params)
-	default:
-		return e.compare(params)
-	}
-}
-
-func (e *expr) logic(params map[string]string) (value, error) {
-	left, err := e.args[0].eval(params)
+	a, b := n.float(), m.float()
 	switch {
-	case err != nil:
-		return value{}, err
-	case e.op == "not":
-		return boolean(!left.truth()), nil
-	case e.op == "and" && !left.truth(), e.op == "or" && left.truth():
-		return left, nil
-	default:
-		return e.args[1].eval(params)
+	case a < b:
+		return -1
+	case a > b:
+		return 1
 	}
+	return 0
 }
 
-func (e *expr) compare(params map[string]string) (value, error) {
-	left, err := e.args[0].eval(params)
-	if err != nil {
-		return value{}, err
+func (n number) float() float64 {
+	if n.i == nil {
+		return n.f
 	}
-	right, err := e.args[1].eval(params)
-	if err != nil {
-		return value{}, err
-	}
-	if e.op == "in" {
-		return boolean(slices.Contains(right.list, left.text) || right.kind == 's' && strings.Contains(right.text, left.text)), nil
-	}
-	order, ok := left.order(right)
-	if !ok {
-		return boolean(e.op == "!="), nil
-	}
-	return boolean(orders[e.op](order)), nil
+	f, _ := new(big.Float).SetInt(n.i).Float64()
+	return f
 }
 
-// orders are the comparisons, by what the order of the two values is.
-var orders = map[string]func(int) bool{
-	"==": func(n int) bool { return n == 0 },
-	"!=": func(n int) bool { return n != 0 },
-	"<":  func(n int) bool { return n < 0 },
-	"<=": func(n int) bool { return n <= 0 },
-	">":  func(n int) bool { return n > 0 },
-	">=": func(n int) bool { return n >= 0 },
+// floatText writes a float as Python does: 1.0, 0.25, 1e+16, nan.
+func floatText(f float64) string {
+	text := strconv.FormatFloat(f, 'e', -1, 64)
+	switch text {
+	case "NaN":
+		return "nan"
+	case "+Inf", "-Inf":
+		return strings.ToLower(strings.TrimPrefix(text, "+"))
+	}
+	_, e, _ := strings.Cut(text, "e")
+	if exp, err := strconv.Atoi(e); err != nil || exp < -4 || exp >= 16 {
+		return text
+	}
+	text = strconv.FormatFloat(f, 'f', -1, 64)
+	if !strings.Contains(text, ".") {
+		text += ".0"
+	}
+	return text
 }
 
-// order compares two values of one kind: numbers as such, all others by their text.
-func (v value) order(w value) (order int, ok bool) {
-	if v.kind != w.kind || v.yes != w.yes {
-		return 0, false
+// escapes are the characters that Tinybird escapes in a literal. ClickHouse keeps the backslash before % and z, so a
+// value with one of these finds nothing that is equal to it: a nuisance, and no leak.
+var escapes = strings.NewReplacer(
+	"\x00", `\0`, "\r", `\r`, "\b", `\b`, "\t", `\t`, "\x1a", `\z`, "\n", `\n`,
+	`"`, `\"`, "'", `\'`, `\`, `\\`, "%", `\%`, "`", "\\`",
+)
+
+// quote makes a literal of any text.
+func quote(s string) string { return "'" + escapes.Replace(s) + "'" }
+
+// quoteName makes a column's name of any text: quoted part by part at the dots. Double quotes go, as they do at Tinybird.
+func quoteName(s string) string {
+	parts := strings.Split(strings.ReplaceAll(s, `"`, ""), ".")
+	for n, p := range parts {
+		parts[n] = "`" + escapes.Replace(p) + "`"
 	}
-	if v.kind != 'n' {
-		return strings.Compare(v.text, w.text), true
-	}
-	a, errA := strconv.ParseFloat(v.text, 64)
-	b, errB := strconv.ParseFloat(w.text, 64)
-	return cmp.Compare(a, b), errA == nil && errB == nil
+	return strings.Join(parts, ".")
 }
 
-// call runs a function of the template language.
-func (e *expr) call(params map[string]string) (value, error) {
-	switch e.text {
-	case "defined":
-		if len(e.args) != 1 || e.args[0].op != opName {
-			return value{}, syntaxError("defined takes the name of a parameter")
+// show is what {{ }} leaves in the SQL.
+func show(v any, source string) (string, error) {
+	switch v := v.(type) {
+	case nil:
+		if len(source) > 20 {
+			source = source[:20] + "..."
 		}
-		_, ok := params[e.args[0].text]
-		return boolean(ok), nil
-	case "error", "custom_error":
-		text := "error"
-		if len(e.args) > 0 {
-			v, err := e.args[0].eval(params)
-			if err != nil {
-				return value{}, err
-			}
-			text = v.text
+		return "", syntaxError("expression \"%s\" evaluated to null", source)
+	case string:
+		return quote(v), nil
+	case sql:
+		return string(v), nil
+	case number:
+		return v.String(), nil
+	case bool:
+		if v {
+			return "True", nil
 		}
-		return value{}, &Error{text}
-	default:
-		return e.param(params)
+		return "False", nil
 	}
+	return "", syntaxError("expression \"%s\" is a list; loop over it, or use Array()", source)
 }
 
-// param is a typed parameter, such as Int32(limit, 10, required=True).
-func (e *expr) param(params map[string]string) (value, error) {
-	check, known := types[e.text]
-	if !known || len(e.args) == 0 || e.args[0].op != opName {
-		return value{}, syntaxError("%s is not understood here", e.text)
+// truth is Python's.
+func truth(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case string:
+		return v != ""
+	case sql:
+		return v != ""
+	case bool:
+		return v
+	case number:
+		return v.compare(number{i: new(big.Int)}) != 0
+	case list:
+		return len(v) > 0
 	}
-	name := e.args[0].text
-	given, ok := params[name]
-	if !ok {
-		fallback, err := e.fallback(params)
-		if err != nil {
-			return value{}, err
+	return false
+}
+
+// equal compares as Python does: values of two kinds are different, but True is 1.
+func equal(a, b any) bool {
+	switch x := a.(type) {
+	case nil:
+		return b == nil
+	case string, sql:
+		return plain(x) == plain(b)
+	case list:
+		y, ok := b.(list)
+		return ok && slices.EqualFunc(x, y, equal)
+	}
+	x, ok := asNumber(a)
+	y, also := asNumber(b)
+	return ok && also && x.compare(y) == 0
+}
+
+func plain(v any) any {
+	if s, ok := v.(sql); ok {
+		return string(s)
+	}
+	return v
+}
+
+func asNumber(v any) (number, bool) {
+	switch v := v.(type) {
+	case number:
+		return v, true
+	case bool:
+		if v {
+			return number{i: big.NewInt(1)}, true
 		}
-		if fallback.kind == 0 {
-			if required, err := e.flag("required", params); required || err != nil {
-				return value{}, requiredError(name, err)
-			}
-			return value{}, nil
+		return number{i: new(big.Int)}, true
+	}
+	return number{}, false
+}
+
+func contains(in, v any) (bool, error) {
+	switch in := in.(type) {
+	case list:
+		return slices.ContainsFunc(in, func(e any) bool { return equal(e, v) }), nil
+	case string:
+		if s, ok := v.(string); ok {
+			return strings.Contains(in, s), nil
 		}
-		given = fallback.given()
 	}
-	v, err := check(given)
-	if err != nil {
-		return value{}, syntaxError("Error validating '%s' to type %s", given, e.text)
-	}
-	return v, nil
+	return false, syntaxError("argument of type '%s' is not iterable", kindOf(in))
 }
 
-func requiredError(name string, err error) error {
-	if err != nil {
-		return err
+// kindOf is Python's name for a value's type, for messages.
+func kindOf(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "NoneType"
+	case string, sql:
+		return "str"
+	case bool:
+		return boolType
+	case number:
+		if v.i != nil {
+			return "int"
+		}
+		return "float"
 	}
-	return syntaxError("Required parameter is not defined. Check the parameters %s. Please provide a value or set a default value in the pipe code.", name)
+	return "list"
 }
 
-// fallback is the default value, which is the argument named so or the last one without a name.
-func (e *expr) fallback(params map[string]string) (value, error) {
-	if d, ok := e.named["default"]; ok {
-		return d.eval(params)
-	}
-	at := 1
-	if e.text == "Array" {
-		at = 2 // the second is the type of its elements
-	}
-	if len(e.args) > at {
-		return e.args[at].eval(params)
-	}
-	return value{}, nil
-}
-
-func (e *expr) flag(name string, params map[string]string) (bool, error) {
-	f, ok := e.named[name]
-	if !ok {
-		return false, nil
-	}
-	v, err := f.eval(params)
-	return v.truth(), err
-}
-
-// types turn a parameter's text into a value of the type that a template names.
-var types = map[string]func(string) (value, error){
-	"String": func(s string) (value, error) { return value{kind: 's', text: s}, nil },
-	"Array": func(s string) (value, error) {
-		return value{kind: 'l', list: strings.Split(s, ",")}, nil
-	},
-	"Int8": integer(8), "Int16": integer(16), "Int32": integer(32), "Int64": integer(64),
-	"UInt8": natural(8), "UInt16": natural(16), "UInt32": natural(32), "UInt64": natural(64),
-	"Float32": float, "Float64": float,
-	"Boolean": func(s string) (value, error) {
-		yes, err := strconv.ParseBool(strings.ToLower(s))
-		return boolean(yes), err
-	},
-	"Date":     moment(time.DateOnly),
-	"DateTime": moment(time.DateTime),
-}
-
-// invalid says that a text is no value of its type.
-func invalid(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("invalid value: %w", err)
-}
-
-func integer(bits int) func(string) (value, error) {
-	return func(s string) (value, error) {
-		n, err := strconv.ParseInt(s, 10, bits)
-		return value{kind: 'n', text: strconv.FormatInt(n, 10)}, invalid(err)
-	}
-}
-
-func natural(bits int) func(string) (value, error) {
-	return func(s string) (value, error) {
-		n, err := strconv.ParseUint(s, 10, bits)
-		return value{kind: 'n', text: strconv.FormatUint(n, 10)}, invalid(err)
-	}
-}
-
-func float(s string) (value, error) {
-	f, err := strconv.ParseFloat(s, 64)
-	if err == nil && (f != f || f > 1e308 || f < -1e308) {
-		err = fmt.Errorf("%s is no number", s)
-	}
-	return value{kind: 'n', text: strconv.FormatFloat(f, 'g', -1, 64)}, err
-}
-
-func moment(layout string) func(string) (value, error) {
-	return func(s string) (value, error) {
-		_, err := time.Parse(layout, s)
-		return value{kind: 's', text: s}, invalid(err)
-	}
+func syntaxError(format string, args ...any) error {
+	return &devstack.QueryError{Status: http.StatusBadRequest, Text: "Template Syntax Error: " + fmt.Sprintf(format, args...)}
 }

@@ -19,6 +19,9 @@ type APIOptions struct {
 	Now   func() time.Time // nil: time.Now
 	Pipes []Pipe           // nil: Pipes()
 
+	// Engine runs the Nodes of Pipes; nil: their Run.
+	Engine Engine
+
 	// LiveEvery makes a new row each time so much has passed; 0 leaves the rows as they are at the start.
 	LiveEvery time.Duration
 
@@ -41,6 +44,7 @@ type API struct {
 	workspace, key string
 	now            func() time.Time
 	pipes          map[string]Pipe // by name and by id
+	engine         Engine
 	formats        map[string]format
 	rows           *store
 	bodyBeatsFixed bool
@@ -86,6 +90,7 @@ func NewAPI(o APIOptions) *API {
 		key:            o.SigningKey,
 		now:            o.Now,
 		pipes:          map[string]Pipe{},
+		engine:         o.Engine,
 		formats:        formats(),
 		rows:           newStore(o.Now(), o.LiveEvery),
 		bodyBeatsFixed: o.BodyBeatsFixed,
@@ -136,7 +141,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fail != nil {
 		f = fail(r)
 	}
-	deliver(w, r, a.answer(in, who, bad), f, a.closed) //nolint:contextcheck // the input has the request, and with it its context
+	deliver(w, r, a.answer(in, who, bad), f, a.closed) //nolint:contextcheck // in has the request, and that the context
 }
 
 func (a *API) answer(in *input, who caller, bad *refusal) answer {
@@ -170,11 +175,14 @@ func (a *API) route(in *input, who caller, out *answer) *refusal {
 		return a.takeEvents(in, who, out)
 	}
 	if path == "/v0/sql" {
-		return a.sql(in, who, "", out)
+		return a.sql(in, who, "", "", out)
 	}
 	if file, ok := strings.CutPrefix(path, "/v0/pipes/"); ok {
 		if name, ext, ok := strings.Cut(file, "."); ok && !strings.Contains(file, "/") {
 			return a.pipe(in, who, name, ext, out)
+		}
+		if who.admin && in.r.Method == http.MethodGet && !strings.Contains(file, "/") {
+			return a.definition(file, out)
 		}
 	}
 	if strings.HasPrefix(path, "/v0/") {
@@ -200,13 +208,12 @@ func (a *API) pipe(in *input, who caller, name, ext string, out *answer) *refusa
 	switch {
 	case !exists || !known:
 		return &refusal{status: http.StatusNotFound, text: "The pipe '" + name + "' does not exist", doc: docPipe}
-	case p.Run == nil && p.Exec == nil:
+	case p.Run == nil && (a.engine == nil || !p.published()):
 		return &refusal{status: http.StatusNotFound, text: "The pipe '" + p.Name + "' does not have an endpoint yet", doc: docPipe}
 	case in.sql != "":
-		return a.sql(in, who, ext, out)
-	}
-	if p.Exec != nil {
-		return p.exec(in.r.Context(), a.merge(in, fixed), fm, out)
+		return a.sql(in, who, p.Name, ext, out)
+	case a.engine != nil:
+		return a.ask(in, Question{Pipe: p.Name, Params: a.merge(in, fixed)}, ext, out)
 	}
 	q, bad := p.bind(a.rows.at(a.now()), a.merge(in, fixed))
 	if bad != nil {

@@ -1,8 +1,6 @@
 package devstack
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -29,40 +27,24 @@ type Param struct {
 	Required bool
 }
 
-// Pipe is a pipe with its endpoint. One with neither Run nor Exec has none yet.
+// Node is one step of a pipe.
+type Node struct {
+	Name     string
+	SQL      string // as written: a template if it starts with %
+	Endpoint bool   // what the pipe answers
+}
+
+// Pipe is a pipe with its endpoint. It has none yet if Run is nil and, for an API with an Engine, no node is one.
 type Pipe struct {
 	Name   string
 	ID     string // "t_...": Tinybird answers under it as well
 	Params []Param
 	Run    func(q Query) Result
-
-	// Exec, when set, answers in the place of Params and Run: an engine's own bytes, in ClickHouse's format of that name, for the
-	// parameters as they were given. Its error is answered 400 with its text, a [*QueryError] with its code, too.
-	Exec func(ctx context.Context, params map[string]string, format string) ([]byte, error)
+	Nodes  []Node // its definition
 }
 
-// QueryError is ClickHouse's refusal of a query.
-type QueryError struct {
-	Code int
-	Text string
-}
-
-func (e *QueryError) Error() string { return e.Text }
-
-// exec has the engine answer.
-func (p Pipe) exec(ctx context.Context, params map[string]string, fm format, out *answer) *refusal {
-	body, err := p.Exec(ctx, params, fm.clickhouse)
-	if err != nil {
-		bad := &refusal{status: 400, text: err.Error(), doc: docQuery}
-		if q, ok := errors.AsType[*QueryError](err); ok {
-			bad.text = "[Error] " + q.Text
-			bad.header = map[string]string{"X-DB-Exception-Code": strconv.Itoa(q.Code)}
-		}
-		return bad
-	}
-	out.header.Set("Content-Type", fm.contentType)
-	out.body = body
-	return nil
+func (p Pipe) published() bool {
+	return slices.ContainsFunc(p.Nodes, func(n Node) bool { return n.Endpoint })
 }
 
 // Column is a name and a ClickHouse type: String, UInt64, Float64, Date, DateTime or Map(String, String).

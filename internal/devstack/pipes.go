@@ -17,7 +17,7 @@ func limitParam(def string) Param { return Param{Name: "limit", Type: TypeInt32,
 
 // Pipes returns the pipes of the stand-in's workspace. All but leaky_report filter by what they require.
 func Pipes() []Pipe {
-	return []Pipe{
+	list := []Pipe{
 		{Name: "top_pages", ID: "t_top0pages", Params: append(dateParams(), orgParam(), limitParam("10")), Run: topPages},
 		{Name: "sales_by_day", ID: "t_sales0by0day", Params: append(dateParams(), orgParam()), Run: salesByDay},
 		{Name: "my_activity", ID: "t_my0activity", Params: []Param{
@@ -31,6 +31,10 @@ func Pipes() []Pipe {
 		{Name: "leaky_report", ID: "t_leaky0report", Params: []Param{{Name: "organization_id", Type: TypeString}}, Run: leakyReport},
 		{Name: "draft_report", ID: "t_draft0report", Params: []Param{orgParam()}},
 	}
+	for i := range list {
+		list[i].Nodes = nodes()[list[i].Name]
+	}
+	return list
 }
 
 // where keeps the rows of the organization, and of the days if they are given, that ok keeps as well.

@@ -8,12 +8,15 @@ import (
 // that reads a pipe do the latter and does not say whether fixed parameters still hold then, so here they do not:
 // the answer is made of the rows of all tenants, to be noticed when an edge lets SQL through. Of the statement only
 // its verb and count() are understood.
-func (a *API) sql(in *input, who caller, ext string, out *answer) *refusal {
+func (a *API) sql(in *input, who caller, pipe, ext string, out *answer) *refusal {
 	if !who.admin && len(who.scopes) == 0 {
 		return &refusal{status: 403, text: "invalid authentication token", doc: docAuth}
 	}
 	if !isSQL(in.sql) {
 		return badQuery("[Error] Only SELECT or DESCRIBE queries are supported. Got: %s", in.sql)
+	}
+	if a.engine != nil {
+		return a.askSQL(in, pipe, ext, out)
 	}
 	rows := a.rows.at(a.now())
 	res := Result{RowsRead: len(rows)}
@@ -44,10 +47,13 @@ func (a *API) sql(in *input, who caller, ext string, out *answer) *refusal {
 	}
 	fm, ok := a.formats[ext]
 	if !ok {
-		fm = format{"text/tab-separated-values; charset=UTF-8", "TabSeparated", encodeTSV}
+		fm = format{tsvType, encodeTSV}
 	}
 	return write(res, fm, out)
 }
+
+// tsvType is the content type of what is asked for in no format.
+const tsvType = "text/tab-separated-values; charset=UTF-8"
 
 func encodeTSV(res Result) ([]byte, error) {
 	var b strings.Builder

@@ -1,0 +1,205 @@
+package caddytinybird
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/audit"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+)
+
+// auditFlags are the flags of one run.
+type auditFlags struct {
+	tenants, columns []string
+	json, unproven   bool
+	timeout          time.Duration
+}
+
+func auditCommand() *cobra.Command {
+	var f auditFlags
+	cmd := &cobra.Command{
+		Use:                   "audit [--config <path> [--adapter <name>]] [--site <host>] [--tenant <value>]... [--tenant-column <name>]... [--json] [--allow-unproven] [--timeout <duration>]",
+		Short:                 "Proves that the listed pipes isolate tenants",
+		DisableFlagsInUseLine: true,
+		Long: `
+Looks at every pipe that the config lists. From its definition at Tinybird: each
+way through its SQL filters by the fixed parameters, and requires them. From its
+answers: a tenant that does not exist reads no rows, and a call without the
+parameters is refused.
+
+--tenant names a tenant that exists, by the value of the fixed parameter, or as
+name=value,name=value for pipes that have several. Its rows are then looked at:
+where the parameter's column is returned, all have to be its own.
+
+--tenant-column names that column where it is called otherwise: a name, or
+parameter=column. Both may be given more than once.
+
+--allow-unproven accepts SQL that the audit does not understand. What it refutes
+stays a failure.
+
+The exit status is 0 when all pipes are isolated, 1 when one is not or that could
+not be proven, and 2 when the audit could not be made. Only Tinybird is asked.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
+	}
+	configFlags(cmd)
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.tenants, "tenant", nil, "A tenant that exists: <value>, or <name>=<value>,...")
+	fl.StringArrayVar(&f.columns, "tenant-column", nil, "The column of a fixed parameter: <column>, or <name>=<column>")
+	fl.BoolVar(&f.json, "json", false, "Write the report as JSON")
+	fl.BoolVar(&f.unproven, "allow-unproven", false, "What cannot be proven is no failure")
+	fl.DurationVar(&f.timeout, "timeout", 0, "How long to wait for each of Tinybird's answers; default: 35s")
+	return cmd
+}
+
+func (f *auditFlags) run(cmd *cobra.Command) error {
+	ctx := cmd.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	report, err := f.audit(ctx, cmd)
+	if err == nil {
+		err = f.write(cmd, report)
+	}
+	switch {
+	case err != nil:
+		return couldNotRun(cmd, err)
+	case !report.OK:
+		cmd.SilenceErrors = true
+		return errFindings
+	}
+	return nil
+}
+
+func (f *auditFlags) audit(ctx context.Context, cmd *cobra.Command) (*audit.Report, error) {
+	o, err := f.options(cmd)
+	if err != nil {
+		return nil, err
+	}
+	config, err := loadConfig(cmd)
+	if err != nil {
+		return nil, err
+	}
+	sites, err := configuredSites(config)
+	if err != nil {
+		return nil, err
+	}
+	host, err := cmd.Flags().GetString("site")
+	if err != nil {
+		return nil, fmt.Errorf("site: %w", err)
+	}
+	if sites, err = chooseSites(sites, host); err != nil {
+		return nil, err
+	}
+	report := new(audit.Report)
+	for _, s := range sites {
+		r, err := auditSite(ctx, s, o)
+		if err != nil {
+			return nil, siteError(s, err)
+		}
+		report.Add(r)
+	}
+	return report, nil
+}
+
+func siteError(s configuredSite, err error) error {
+	if len(s.hosts) == 0 {
+		return err
+	}
+	return fmt.Errorf("%s: %w", strings.Join(s.hosts, ", "), err)
+}
+
+func auditSite(ctx context.Context, s configuredSite, o audit.Options) (audit.SiteReport, error) {
+	guest, cancel := caddy.NewContext(caddy.Context{Context: ctx})
+	defer cancel()
+	b, err := s.workbench(guest)
+	if err != nil {
+		return audit.SiteReport{}, err
+	}
+	// The audit has a deadline of its own.
+	b.transport.Transport.ResponseHeaderTimeout = 0
+	defer b.transport.Transport.CloseIdleConnections()
+	o.Hosts, o.Policy, o.Key, o.WorkspaceID, o.Base, o.Transport = s.hosts, b.policy, b.key, b.workspace, b.base, b.transport
+	return audit.Run(ctx, o)
+}
+
+// options are what the flags say about the audit.
+func (f *auditFlags) options(cmd *cobra.Command) (audit.Options, error) {
+	o := audit.Options{Columns: map[string]string{}, Progress: progress(cmd.ErrOrStderr()), Unproven: f.unproven, Timeout: f.timeout}
+	if f.timeout < 0 {
+		return o, errors.New("--timeout must be positive, such as 60s")
+	}
+	for _, text := range f.tenants {
+		t, err := parseTenant(text)
+		if err != nil {
+			return o, err
+		}
+		o.Tenants = append(o.Tenants, t)
+	}
+	for _, text := range f.columns {
+		name, column, ok := strings.Cut(text, "=")
+		if !ok {
+			name, column = "", text
+		}
+		if column == "" {
+			return o, fmt.Errorf("--tenant-column %s names no column; write <column>, or <parameter>=<column>", shown(text))
+		}
+		o.Columns[name] = column
+	}
+	return o, nil
+}
+
+// parseTenant reads a value, or pairs. A value may hold a = as long as what is before it is no name.
+func parseTenant(text string) (audit.Tenant, error) {
+	if text == "" {
+		return nil, errors.New("--tenant is empty; write the value of the fixed parameter, or <name>=<value>,...")
+	}
+	name, _, ok := strings.Cut(text, "=")
+	if !ok || tinybird.CheckName(name) != nil {
+		return audit.Tenant{"": text}, nil
+	}
+	t := audit.Tenant{}
+	for pair := range strings.SplitSeq(text, ",") {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok || value == "" || tinybird.CheckName(name) != nil {
+			return nil, fmt.Errorf("--tenant %s: %s is no <name>=<value>", shown(text), shown(pair))
+		}
+		t[name] = value
+	}
+	return t, nil
+}
+
+// progress tells what is being looked at, once that takes more than a second.
+func progress(w io.Writer) func(pipe string, n, of int) {
+	start := time.Now()
+	return func(pipe string, n, of int) {
+		if time.Since(start) > time.Second {
+			fmt.Fprintf(w, "audit: %s (%d of %d)\n", pipe, n, of)
+		}
+	}
+}
+
+func (f *auditFlags) write(cmd *cobra.Command, r *audit.Report) error {
+	if !f.json {
+		return r.WriteText(cmd.OutOrStdout())
+	}
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(r); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,261 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+)
+
+// Definition is a pipe as its author wrote it.
+type Definition struct {
+	Name     string
+	Nodes    []Node
+	Endpoint string // the name of the node that is published; "" while none is
+}
+
+// Node is one step of a pipe.
+type Node struct{ Name, SQL string }
+
+func (d *Definition) node(name string) (Node, bool) {
+	i := slices.IndexFunc(d.Nodes, func(n Node) bool { return n.Name == name })
+	if i < 0 {
+		return Node{}, false
+	}
+	return d.Nodes[i], true
+}
+
+// analysis reads the nodes that a pipe's endpoint depends on, those of other pipes included.
+type analysis struct {
+	ctx    context.Context //nolint:containedctx // lives for one call
+	lookup func(context.Context, string) (*Definition, error)
+	root   *Definition
+	names  []string // the fixed parameters
+
+	nodes map[string]*parsedNode // by label
+	err   error                  // of a lookup
+}
+
+type parsedNode struct {
+	pipe     *Definition
+	items    []item
+	paths    []path
+	variants []variant
+	why      *why
+}
+
+func newAnalysis(ctx context.Context, root *Definition, names []string, lookup func(context.Context, string) (*Definition, error)) *analysis {
+	return &analysis{ctx: ctx, lookup: lookup, root: root, names: names, nodes: map[string]*parsedNode{}}
+}
+
+// maxSQL bounds the bytes of SQL that come out of all the ways through one template.
+const maxSQL = 32 << 20
+
+// label names a node in messages: those of other pipes with their pipe.
+func (a *analysis) label(pipe *Definition, node string) string {
+	if pipe == a.root {
+		return node
+	}
+	return pipe.Name + "." + node
+}
+
+func (a *analysis) node(pipe *Definition, name string) (*parsedNode, string) {
+	label := a.label(pipe, name)
+	if n, ok := a.nodes[label]; ok {
+		return n, label
+	}
+	n := &parsedNode{pipe: pipe}
+	a.nodes[label] = n
+	written, _ := pipe.node(name)
+	if err := n.read(written.SQL, a.names); err != nil {
+		n.why = notProven(err.Error())
+		n.why.node = label
+	}
+	return n, label
+}
+
+func (n *parsedNode) read(sql string, names []string) error {
+	var err error
+	if n.items, err = parseTemplate(sql); err != nil {
+		return err
+	}
+	if n.paths, err = expand(n.items, names); err != nil {
+		return err
+	}
+	total := 0
+	for _, p := range n.paths {
+		if p.aborts {
+			continue
+		}
+		tokens, _, err := lexSQL(p.pieces)
+		if err != nil {
+			return err
+		}
+		for _, q := range p.pieces {
+			total += len(q.text) + 1
+		}
+		if total > maxSQL {
+			return errPaths
+		}
+		q, err := parseQuery(tokens, nil, 0)
+		if err != nil {
+			return err
+		}
+		n.variants = append(n.variants, variant{q, p.describe(), p.set})
+	}
+	return nil
+}
+
+// relation implements resolver.
+func (a *analysis) relation(name, from string) ([]variant, string, *why) {
+	pipe := a.root
+	if n, ok := a.nodes[from]; ok {
+		pipe = n.pipe
+	}
+	if _, ok := pipe.node(name); !ok {
+		other, err := a.pipe(name)
+		if err != nil {
+			a.err = err
+			return nil, "", notProven("the definition of `" + name + "` could not be read")
+		}
+		if other == nil || other.Endpoint == "" {
+			return nil, "", nil
+		}
+		pipe, name = other, other.Endpoint
+	}
+	n, label := a.node(pipe, name)
+	if n.why != nil {
+		return nil, label, n.why
+	}
+	if n.variants == nil {
+		return []variant{}, label, nil
+	}
+	return n.variants, label, nil
+}
+
+// pipe looks a name up that is no node; nil for a data source.
+func (a *analysis) pipe(name string) (*Definition, error) {
+	if strings.Contains(name, ".") {
+		return nil, nil //nolint:nilnil // no pipe is an answer
+	}
+	if name == a.root.Name {
+		return a.root, nil
+	}
+	d, err := a.lookup(a.ctx, name)
+	if errors.Is(err, errNoPipe) {
+		return nil, nil //nolint:nilnil,nilerr // as above
+	}
+	return d, err
+}
+
+// prove returns what keeps the endpoint from being restricted by the parameter, and whether the parameter is one that a call
+// cannot leave out.
+func (a *analysis) prove(param string) []*why {
+	p := prover{resolver: a, param: param, proofs: map[string]finding{}, passed: map[string]bool{}}
+	n, label := a.node(a.root, a.root.Endpoint)
+	var whys []*why
+	if n.why != nil {
+		whys = append(whys, n.why)
+	} else if f := p.variants(n.variants, label); f.why != nil {
+		whys = append(whys, f.why)
+	}
+	use := a.usage(param)
+	if !use.mentioned && (len(whys) == 0 || whys[0].certain()) {
+		if len(whys) == 0 {
+			return nil // it reads nothing that belongs to anybody
+		}
+		return []*why{{code: CodeUnused, text: "no node uses it, so it restricts nothing", node: whys[0].node}}
+	}
+	if use.fallback != "" {
+		whys = append(whys, &why{code: CodeDefault, text: "it has a default, which is what a call without it reads", node: use.fallback})
+	}
+	if use.mentioned && !use.required {
+		whys = append(whys, &why{code: CodeNotRequired, text: "it is not marked required=True where every call comes by", node: label})
+	}
+	return whys
+}
+
+// usage is how the nodes treat a parameter.
+type usage struct {
+	mentioned, required bool
+	fallback            string // a node in which it has a default
+}
+
+func (a *analysis) usage(param string) usage {
+	var u usage
+	for label, n := range a.nodes {
+		if n.guards(param) {
+			u.required = true
+		}
+		walk(n.items, func(e *expr, _ bool) {
+			u.mentioned = u.mentioned || e.mentions(param)
+			for _, t := range typedIn(e) {
+				if t.param == param && t.hasDefault && (u.fallback == "" || label < u.fallback) {
+					u.fallback = label
+				}
+			}
+		})
+	}
+	return u
+}
+
+// guards reports whether each way through the node fails without the parameter.
+func (n *parsedNode) guards(param string) bool {
+	return len(n.paths) > 0 && !slices.ContainsFunc(n.paths, func(p path) bool {
+		if p.aborts || slices.Contains(p.choices, choice{"defined(" + param + ")", true}) && !p.aborts && n.refuses(param) {
+			return false
+		}
+		return !slices.ContainsFunc(p.pieces, func(q piece) bool {
+			return q.out != nil && slices.ContainsFunc(typedIn(q.out), func(t typed) bool { return t.param == param && t.required && !t.hasDefault })
+		})
+	})
+}
+
+// refuses reports whether the node ends in error() without the parameter.
+func (n *parsedNode) refuses(param string) bool {
+	without := choice{"defined(" + param + ")", false}
+	refused := false
+	for _, p := range n.paths {
+		if slices.Contains(p.choices, without) {
+			if !p.aborts {
+				return false
+			}
+			refused = true
+		}
+	}
+	return refused
+}
+
+// walk calls f with every expression, and whether it is a condition.
+func walk(items []item, f func(e *expr, condition bool)) {
+	for _, it := range items {
+		switch it := it.(type) {
+		case output:
+			f(it.value, false)
+		case assign:
+			f(it.value, false)
+		case loop:
+			f(it.over, false)
+			walk(it.body, f)
+		case branch:
+			for _, a := range it.arms {
+				if a.when != nil {
+					f(a.when, true)
+				}
+				walk(a.body, f)
+			}
+		}
+	}
+}
+
+// typedIn lists the typed parameters in an expression, also inside other calls.
+func typedIn(e *expr) []typed {
+	if t, ok := e.typedParam(); ok {
+		return []typed{t}
+	}
+	var found []typed
+	for _, a := range e.args {
+		found = append(found, typedIn(a.value)...)
+	}
+	return found
+}
