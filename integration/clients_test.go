@@ -52,6 +52,11 @@ const clientSites = `
 				token_from {args[1:]}
 			}
 			cors {args[0]}
+			events page_views analytics_events {
+				append_token {env.APPEND_TOKEN}
+				stamp organization_id {clerk.org.id}
+				stamp user_id {clerk.user.id}
+			}
 			{block}
 		}
 	}
@@ -105,7 +110,7 @@ func startClients(t *testing.T) *clients {
 		t.Fatal(err)
 	}
 	// A body's parameters win over the token's, so that one which the edge lets through by mistake has an effect.
-	e := newEdge(t, devstack.Options{API: devstack.APIOptions{BodyBeatsFixed: true}})
+	e := newEdge(t, devstack.Options{API: devstack.APIOptions{BodyBeatsFixed: true, Datasources: []string{"page_views", "analytics_events"}}})
 	c := &clients{edge: e}
 	_, c.port, _ = strings.Cut(e.addr, ":")
 	_, c.pagesPort, _ = strings.Cut(freeAddr(t), ":")
@@ -120,6 +125,7 @@ func startClients(t *testing.T) *clients {
 	e.setenv("PORT", c.port)
 	e.setenv("PAGES_PORT", c.pagesPort)
 	e.setenv("CLIENTS", c.dir)
+	e.setenv("APPEND_TOKEN", e.stack.API.AppendToken())
 	e.run(t, "{\n"+globalOptions+"}\n"+clientSites)
 	return c
 }
