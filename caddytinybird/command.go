@@ -24,7 +24,7 @@ Commands for people who run the directive tinybird. They read a config as
 				if len(args) > 0 {
 					return couldNotRun(cmd, fmt.Errorf("there is no command %q; `caddy help tinybird` lists them", args[0]))
 				}
-				return cmd.Help() //nolint:wrapcheck // writing to the terminal failed, and there is no more to say
+				return cmd.Help()
 			}
 		},
 	})

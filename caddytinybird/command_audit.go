@@ -164,7 +164,7 @@ func (f *auditFlags) options(cmd *cobra.Command) (audit.Options, error) {
 // parseTenant reads a value, or pairs. A value may hold a = as long as what is before it is no name.
 func parseTenant(text string) (audit.Tenant, error) {
 	if text == "" {
-		return nil, errors.New("--tenant is empty; write the value of the fixed parameter, or <name>=<value>,...")
+		return nil, errors.New("an empty --tenant names nobody; write the value of the fixed parameter, or <name>=<value>")
 	}
 	name, _, ok := strings.Cut(text, "=")
 	if !ok || tinybird.CheckName(name) != nil {
@@ -186,7 +186,7 @@ func progress(w io.Writer) func(pipe string, n, of int) {
 	start := time.Now()
 	return func(pipe string, n, of int) {
 		if time.Since(start) > time.Second {
-			fmt.Fprintf(w, "audit: %s (%d of %d)\n", pipe, n, of)
+			_, _ = fmt.Fprintf(w, "audit: %s (%d of %d)\n", pipe, n, of)
 		}
 	}
 }

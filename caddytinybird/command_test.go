@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	// The adapter of the configs below.
 	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/standard"
 	"github.com/spf13/cobra"
 
@@ -151,7 +151,7 @@ func TestAuditCommandCannotRun(t *testing.T) {
 		"unknown site":     {[]string{"audit", "--config", good, "--site", "other.example.com"}, "good.example.com"},
 		"unknown flag":     {[]string{"audit", "--fix"}, "--fix"},
 		"an argument":      {[]string{"audit", good}, "flags only"},
-		"empty tenant":     {[]string{"audit", "--config", good, "--tenant", ""}, "--tenant is empty"},
+		"empty tenant":     {[]string{"audit", "--config", good, "--tenant", ""}, "empty --tenant"},
 		"half a tenant":    {[]string{"audit", "--config", good, "--tenant", "organization_id=x,y"}, "no <name>=<value>"},
 		"no column":        {[]string{"audit", "--config", good, "--tenant-column", "x="}, "names no column"},
 		"negative timeout": {[]string{"audit", "--config", good, "--timeout", "-1s"}, "positive"},

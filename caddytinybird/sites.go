@@ -93,11 +93,11 @@ func (f *siteFinder) add(v map[string]any, hosts []string) error {
 
 // matchedHosts are the hosts of a route's matchers. One that names none matches all.
 func matchedHosts(match any) []string {
-	sets, _ := match.([]any) //nolint:errcheck // nil is no matcher
+	sets, _ := match.([]any)
 	var hosts []string
 	for _, s := range sets {
-		set, _ := s.(map[string]any)   //nolint:errcheck // as above
-		list, _ := set["host"].([]any) //nolint:errcheck // as above
+		set, _ := s.(map[string]any)
+		list, _ := set["host"].([]any)
 		for _, h := range list {
 			if host, ok := h.(string); ok && !slices.Contains(hosts, host) {
 				hosts = append(hosts, host)

@@ -159,9 +159,8 @@ func nobody(f tinybird.FixedInfo) any {
 		// Small enough for the signed 64-bit integer, the double and the pipe's Int64 alike.
 		var digits strings.Builder
 		digits.WriteString("9")
-		for i, c := range rand.Text()[:14] {
-			_ = i
-			digits.WriteByte('0' + byte(c)%10)
+		for _, c := range []byte(rand.Text()[:14]) {
+			digits.WriteByte('0' + c%10)
 		}
 		value, err = tinybird.TypedValue(digits.String(), f.Type)
 	case tinybird.TypeBoolean:

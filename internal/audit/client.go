@@ -23,8 +23,8 @@ const (
 var (
 	errNoPipe  = errors.New("there is no such pipe in the workspace")
 	errTooBig  = errors.New("the answer is too large to look at")
-	errToken   = errors.New("Tinybird refuses the signing key (403): it has to be the workspace admin token of this workspace, and upstream the address of its region")
-	errTimeout = errors.New("Tinybird did not answer in time; give it more with --timeout, and try again")
+	errToken   = errors.New("the signing key is refused by Tinybird: it has to be the workspace admin token of this workspace, and upstream the address of its region")
+	errTimeout = errors.New("no answer from Tinybird in time; give it more with --timeout, or try again later")
 )
 
 // client asks Tinybird's API. No token is in its errors: they quote neither headers nor answers to a refused token.

@@ -50,7 +50,7 @@ func newAnalysis(ctx context.Context, root *Definition, names []string, lookup f
 }
 
 // maxSQL bounds the bytes of SQL that come out of all the ways through one template.
-const maxSQL = 32 << 20
+const maxSQL = 8 << 20
 
 // label names a node in messages: those of other pipes with their pipe.
 func (a *analysis) label(pipe *Definition, node string) string {
@@ -144,7 +144,7 @@ func (a *analysis) pipe(name string) (*Definition, error) {
 	}
 	d, err := a.lookup(a.ctx, name)
 	if errors.Is(err, errNoPipe) {
-		return nil, nil //nolint:nilnil,nilerr // as above
+		return nil, nil //nolint:nilnil // as above
 	}
 	return d, err
 }
@@ -254,7 +254,7 @@ func walk(items []item, f func(e *expr, condition bool)) {
 		case branch:
 			for _, a := range it.arms {
 				if a.when != nil {
-					f(a.when, true)
+					f(a.when.expr, true)
 				}
 				walk(a.body, f)
 			}

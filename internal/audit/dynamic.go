@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"encoding/json"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
@@ -96,9 +95,9 @@ func (a *auditor) refused(check string, status int, asked string) (Check, error)
 			Fix: "Read the pipe yourself with such values. If it wants others, such as a number for a parameter that is text here, correct the type of fixed_param.",
 		}, nil
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return Check{}, errors.New("Tinybird refuses a token that the signing key signed (" + strconv.Itoa(status) + "): check signing_key and workspace_id")
+		return Check{}, errors.New("a token was refused that the signing key signed (" + strconv.Itoa(status) + "): check signing_key and workspace_id")
 	}
-	return Check{}, fmt.Errorf("Tinybird answers %d when %s", status, asked)
+	return Check{}, fmt.Errorf("status %d from Tinybird when %s", status, asked)
 }
 
 // branches reads as nobody with the client's parameters that open branches, one after the other and all at once.
@@ -148,10 +147,13 @@ func (a *auditor) without(ctx context.Context, p tinybird.PipeInfo) ([]Check, er
 		return nil, err
 	}
 	_, status, err := a.client.read(ctx, p.Name, token, nil)
+	if errors.Is(err, errTooBig) {
+		status, err = http.StatusOK, nil
+	}
 	switch {
-	case err != nil && !errors.Is(err, errTooBig):
+	case err != nil:
 		return nil, err
-	case err != nil || status == http.StatusOK:
+	case status == http.StatusOK:
 		return []Check{failed(checkWithout, CodeOptional, "", "the pipe answers a call without its fixed parameters")}, nil
 	case status == http.StatusBadRequest:
 		return []Check{{Check: checkWithout, Status: Pass, Message: "a call without the fixed parameters is refused"}}, nil
@@ -163,32 +165,30 @@ func (a *auditor) without(ctx context.Context, p tinybird.PipeInfo) ([]Check, er
 // blank reports whether all values of a row are zero, null or empty.
 func blank(row map[string]any) bool {
 	for _, v := range row {
-		switch v := v.(type) {
-		case nil:
-		case string:
-			// Dates begin at the epoch, and decimals and large integers come as text.
-			if v != "" && v != "1970-01-01" && !strings.HasPrefix(v, "1970-01-01 00:00:00") && strings.Trim(v, "0.") != "" {
-				return false
-			}
-		case json.Number:
-			if f, err := v.Float64(); err != nil || f != 0 {
-				return false
-			}
-		case bool:
-			if v {
-				return false
-			}
-		case []any:
-			if len(v) > 0 {
-				return false
-			}
-		case map[string]any:
-			if len(v) > 0 {
-				return false
-			}
+		if !blankValue(v) {
+			return false
 		}
 	}
 	return true
+}
+
+func blankValue(v any) bool {
+	switch v := v.(type) {
+	case string:
+		// Dates begin at the epoch, and decimals and large integers come as text.
+		return v == "1970-01-01" || strings.HasPrefix(v, "1970-01-01 00:00:00") || strings.Trim(v, "0.") == ""
+	case json.Number:
+		f, err := v.Float64()
+		return err == nil && f == 0
+	case bool:
+		return !v
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		return len(v) == 0
+	default:
+		return v == nil
+	}
 }
 
 func plainQuery(q url.Values) string {

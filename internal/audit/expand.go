@@ -130,27 +130,20 @@ func (x *expander) branch(b branch, paths []path) ([]path, error) {
 }
 
 // choose takes one side of a condition, unless the path has gone the other way at the same condition before.
-func (p path) choose(when *expr, holds bool) (path, bool) {
-	condition := when.text
-	for {
-		tokens := pyTokens(condition)
-		if len(tokens) < 2 || tokens[0].kind != 'w' || tokens[0].text != "not" || len(pySplit(tokens, "and")) > 1 || len(pySplit(tokens, "or")) > 1 {
-			break
-		}
-		condition, holds = build(tokens[1:]).text, !holds
-	}
-	condition = build(pyTokens(condition)).text
+func (p *path) choose(when *condition, holds bool) (path, bool) {
+	holds = holds != when.negated
 	for _, c := range p.choices {
-		if c.condition == condition && !slices.ContainsFunc(p.set, func(name string) bool { return parseExpr(condition).mentions(name) }) {
-			return p, c.holds == holds
+		if c.condition == when.text && !slices.ContainsFunc(p.set, when.mentions) {
+			return *p, c.holds == holds
 		}
 	}
-	p.choices = append(slices.Clip(p.choices), choice{condition, holds})
-	return p, true
+	taken := *p
+	taken.choices = append(slices.Clip(p.choices), choice{when.text, holds})
+	return taken, true
 }
 
 // describe is the path in words.
-func (p path) describe() string {
+func (p *path) describe() string {
 	parts := make([]string, 0, len(p.choices))
 	for _, c := range p.choices {
 		text := "`" + short(c.condition) + "` does not hold"
@@ -203,22 +196,25 @@ func narrowing(pieces []piece) bool {
 		return false
 	}
 	last := tokens[len(tokens)-1]
-	if last.kind == tokenMark || last.keyword("AND", "NOT", "IN", "LIKE", "BETWEEN", "IS") {
+	if last.kind == tokenMark || last.keyword("AND", "NOT", "IN", "LIKE", "BETWEEN", "IS") || slices.ContainsFunc(tokens, widening) {
 		return false
 	}
+	// A BETWEEN without its AND would take that of what comes after it.
 	between := false
 	for _, t := range tokens {
-		switch {
-		case t.keyword("BETWEEN"):
+		if t.keyword("BETWEEN") {
 			if between {
 				return false
 			}
 			between = true
-		case t.keyword("AND"):
-			between = false
-		case t.keyword("OR", "AS", "UNION", "EXCEPT", "INTERSECT", "JOIN", "ON", "USING") || clauseWord(t) || t.mark("?") || t.mark(":") || t.mark("->") || t.mark(",") || t.mark(";"):
-			return false
 		}
+		between = between && !t.keyword("AND")
 	}
 	return !between
+}
+
+// widening reports whether what follows the token may be more than a condition that is added.
+func widening(t token) bool {
+	return clauseWord(t) || t.keyword("OR", "AS", "UNION", "EXCEPT", "INTERSECT", "JOIN", "ON", "USING") ||
+		t.kind == tokenMark && slices.Contains([]string{"?", ":", "->", ",", ";"}, t.text)
 }

@@ -27,11 +27,17 @@ func (e *expr) mentions(name string) bool { return slices.Contains(e.names, name
 // plain reports whether the expression is a name alone.
 func (e *expr) plain() bool { return e.name != "" && !e.call }
 
+// definedName is the function that tells whether a parameter was given, and an argument of the types.
+const definedName = "defined"
+
+// typeArray is the type of lists.
+const typeArray = "Array"
+
 // paramTypes are the functions of the template language that check a parameter's type and write it as a literal.
 var paramTypes = map[string]string{
 	"String": "", "Boolean": "1", "DateTime64": "2026-01-01 00:00:00.000", "DateTime": "2026-01-01 00:00:00", "Date": "2026-01-01",
 	"Float32": "1", "Float64": "1", "Int": "1", "Integer": "1", "Int8": "1", "Int16": "1", "Int32": "1", "Int64": "1", "Int128": "1", "Int256": "1",
-	"UInt8": "1", "UInt16": "1", "UInt32": "1", "UInt64": "1", "UInt128": "1", "UInt256": "1", "Array": "", "JSON": "{}", "bool": "1",
+	"UInt8": "1", "UInt16": "1", "UInt32": "1", "UInt64": "1", "UInt128": "1", "UInt256": "1", typeArray: "", "JSON": "{}", "bool": "1",
 	"Column": "", "Symbol": "",
 }
 
@@ -51,27 +57,35 @@ func (e *expr) typedParam() (typed, bool) {
 		return typed{}, false
 	}
 	t := typed{param: e.args[0].value.name, typ: e.name}
-	position := 1
-	if t.typ == "Array" {
-		if len(e.args) > 1 && e.args[1].key == "" && e.args[1].value.literal != nil {
-			t.element = *e.args[1].value.literal
-		}
-		position = 2
+	positions := []string{"", "default", definedName, "required"}
+	if t.typ == typeArray {
+		positions = []string{"", "_type", "default", definedName, "required"}
 	}
 	for i, a := range e.args[1:] {
-		switch {
-		case a.key == "default" || a.key == "" && i+1 == position:
-			t.setDefault(a.value)
-		case a.key == "required" || a.key == "" && i+1 == position+2:
-			t.required = a.value.name == "True" || a.value.literal != nil && *a.value.literal == "1"
-		case a.key == "defined" && a.value.name != "True":
-			// defined=False makes a missing value no error.
-			t.hasDefault = true
-		case a.key == "enum":
-			t.values = stringsIn(a.value.text)
+		if a.key == "" && i+1 < len(positions) {
+			a.key = positions[i+1]
 		}
+		t.set(a)
 	}
 	return t, true
+}
+
+func (t *typed) set(a argument) {
+	switch a.key {
+	case "_type":
+		if a.value.literal != nil {
+			t.element = *a.value.literal
+		}
+	case "default":
+		t.setDefault(a.value)
+	case "required":
+		t.required = a.value.name == "True" || a.value.literal != nil && *a.value.literal == "1"
+	case definedName:
+		// defined=False makes a missing value no error.
+		t.hasDefault = t.hasDefault || a.value.name != "True"
+	case "enum":
+		t.values = stringsIn(a.value.text)
+	}
 }
 
 func (t *typed) setDefault(e *expr) {
@@ -91,6 +105,10 @@ type pyToken struct {
 }
 
 func (t pyToken) is(punctuation string) bool { return t.kind == 'p' && t.text == punctuation }
+
+func (t pyToken) opens() bool { return t.is("(") || t.is("[") || t.is("{") }
+
+func (t pyToken) closes() bool { return t.is(")") || t.is("]") || t.is("}") }
 
 // parseExpr reads an expression. There is none that it refuses: what it does not understand is no name and no call.
 func parseExpr(text string) *expr {
@@ -148,10 +166,11 @@ func closing(tokens []pyToken, i int) int {
 	for ; i < len(tokens); i++ {
 		switch {
 		case tokens[i].kind != 'p':
-		case strings.Contains("([{", tokens[i].text):
+		case tokens[i].opens():
 			depth++
-		case strings.Contains(")]}", tokens[i].text):
-			if depth--; depth == 0 {
+		case tokens[i].closes():
+			depth--
+			if depth == 0 {
 				return i
 			}
 		}
@@ -179,9 +198,9 @@ func pySplit(tokens []pyToken, separator string) [][]pyToken {
 	depth, from := 0, 0
 	for i, t := range tokens {
 		switch {
-		case t.kind == 'p' && strings.Contains("([{", t.text):
+		case t.opens():
 			depth++
-		case t.kind == 'p' && strings.Contains(")]}", t.text):
+		case t.closes():
 			depth--
 		case depth == 0 && t.kind != 's' && t.text == separator:
 			parts = append(parts, tokens[from:i])
@@ -204,34 +223,44 @@ func stringsIn(text string) []string {
 func pyTokens(text string) []pyToken {
 	var tokens []pyToken
 	for i := 0; i < len(text); {
-		from := i
-		switch c := text[i]; {
-		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+		if strings.IndexByte(" \t\n\r", text[i]) >= 0 {
 			i++
 			continue
-		case wordStart(c):
-			for i < len(text) && (wordStart(text[i]) || digit(text[i])) {
-				i++
-			}
-			tokens = append(tokens, pyToken{'w', text[from:i]})
-		case digit(c):
-			for i < len(text) && (wordStart(text[i]) || digit(text[i]) || text[i] == '.') {
-				i++
-			}
-			tokens = append(tokens, pyToken{'n', text[from:i]})
-		case c == '\'' || c == '"':
-			var value string
-			value, i = pyString(text, i)
-			tokens = append(tokens, pyToken{'s', value})
-		default:
-			i++
-			if i < len(text) && text[i] == '=' && strings.IndexByte("=!<>", c) >= 0 {
-				i++
-			}
-			tokens = append(tokens, pyToken{'p', text[from:i]})
 		}
+		var t pyToken
+		t, i = pyNext(text, i)
+		tokens = append(tokens, t)
 	}
 	return tokens
+}
+
+// pyNext reads the token that begins at i and returns where it ends.
+func pyNext(text string, i int) (pyToken, int) {
+	from := i
+	switch c := text[i]; {
+	case wordStart(c):
+		return pyToken{'w', wordAt(text, i, "")}, i + len(wordAt(text, i, ""))
+	case digit(c):
+		return pyToken{'n', wordAt(text, i, ".")}, i + len(wordAt(text, i, "."))
+	case c == '\'' || c == '"':
+		value, end := pyString(text, i)
+		return pyToken{'s', value}, end
+	default:
+		i++
+		if i < len(text) && text[i] == '=' && strings.IndexByte("=!<>", c) >= 0 {
+			i++
+		}
+		return pyToken{'p', text[from:i]}, i
+	}
+}
+
+// wordAt is the letters and digits from i on, and the characters of more.
+func wordAt(text string, i int, more string) string {
+	from := i
+	for i < len(text) && (wordStart(text[i]) || digit(text[i]) || strings.IndexByte(more, text[i]) >= 0) {
+		i++
+	}
+	return text[from:i]
 }
 
 // pyString reads the string that begins at i and returns where it ends. Escapes other than of quotes and backslashes stay.

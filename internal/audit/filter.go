@@ -193,14 +193,7 @@ func isParam(tokens []token, param string, list bool) bool {
 		tokens = tokens[0].inner
 	}
 	if len(tokens) == 2 && tokens[0].kind == tokenWord && tokens[1].round() {
-		args := split(tokens[1].inner, comma)
-		switch f := strings.ToUpper(tokens[0].text); {
-		case list && f == "SPLITBYCHAR":
-			return len(args) == 2 && isParam(args[1], param, false)
-		case !list && (f == "TOSTRING" || f == "TOUUID" || f == "TOINT64" || f == "TOUINT64"):
-			return len(args) == 1 && isParam(args[0], param, false)
-		}
-		return false
+		return isConverted(strings.ToUpper(tokens[0].text), split(tokens[1].inner, comma), param, list)
 	}
 	if len(tokens) != 1 || tokens[0].kind != tokenParam {
 		return false
@@ -218,5 +211,16 @@ func isParam(tokens []token, param string, list bool) bool {
 		// An identifier, an object, or a number that two tenants may round to.
 		return false
 	}
-	return (t.typ == "Array") == list
+	return (t.typ == typeArray) == list
+}
+
+// isConverted knows the functions that give another type to a value and keep it apart from every other.
+func isConverted(function string, args [][]token, param string, list bool) bool {
+	switch function {
+	case "SPLITBYCHAR":
+		return list && len(args) == 2 && isParam(args[1], param, false)
+	case "TOSTRING", "TOUUID", "TOINT64", "TOUINT64":
+		return !list && len(args) == 1 && isParam(args[0], param, false)
+	}
+	return false
 }

@@ -90,8 +90,7 @@ func (j *join) mayHave(s source, name string) bool {
 		return true
 	}
 	return slices.ContainsFunc(q.arms[0].columns, func(c column) bool {
-		r, plain := columnOf(c.tokens)
-		return c.alias == name || plain && c.alias == "" && r.name == name || slices.ContainsFunc(c.tokens, func(t token) bool { return t.mark("*") })
+		return c.called(name) || slices.ContainsFunc(c.tokens, func(t token) bool { return t.mark("*") })
 	})
 }
 
@@ -141,29 +140,39 @@ func (j *join) on(i int, part []token) {
 	for len(part) == 1 && part[0].round() {
 		part = part[0].inner
 	}
-	if f := filters(part, j.param); len(f.columns) == 1 {
-		if r := f.columns[0]; r.table != "" && j.sources[i].called(r.table) && !j.outer(i) && j.passes(j.sources[i], j.ctes, r.name) {
-			j.held[i][r.name], j.whys[i] = true, nil
+	if f := filters(part, j.param); len(f.columns) > 0 {
+		for _, r := range f.columns {
+			if r.table != "" && j.sources[i].called(r.table) && !j.outer(i) && j.passes(j.sources[i], j.ctes, r.name) {
+				j.held[i][r.name], j.whys[i] = true, nil
+			}
 		}
 		return
 	}
+	if a, b, ok := columnsOf(part); ok {
+		j.equal(i, a, b)
+		j.equal(i, b, a)
+	}
+}
+
+// columnsOf reads an equality of two columns.
+func columnsOf(part []token) (a, b ref, ok bool) {
 	sides := split(part, func(t token) bool { return t.mark("=") || t.mark("==") })
 	if len(sides) != 2 {
-		return
+		return a, b, false
 	}
 	a, okA := columnOf(sides[0])
 	b, okB := columnOf(sides[1])
-	if !okA || !okB {
+	return a, b, okA && okB
+}
+
+// equal ties a column of the source that is joined at i to one of a source before it.
+func (j *join) equal(i int, own, other ref) {
+	if !j.sources[i].called(own.table) {
 		return
 	}
-	for _, pair := range [...][2]ref{{a, b}, {b, a}} {
-		if !j.sources[i].called(pair[0].table) {
-			continue
-		}
-		for t := range i {
-			if j.sources[t].called(pair[1].table) {
-				j.tie(i, pair[0].name, t, pair[1].name)
-			}
+	for t := range i {
+		if j.sources[t].called(other.table) {
+			j.tie(i, own.name, t, other.name)
 		}
 	}
 }

@@ -19,7 +19,7 @@ const (
 
 // notParams are the words of conditions that name no parameter.
 var notParams = []string{
-	"and", "or", "not", "in", "is", "if", "else", "for", "lambda", "True", "False", "None", "defined", "len", "int", "str", "float", "split_to_array",
+	"and", "or", "not", "in", "is", "if", "else", "for", "lambda", "True", "False", "None", definedName, "len", "int", "str", "float", "split_to_array",
 	"enumerate_with_last", "day_diff", "date_diff_in_days", "date_diff_in_hours", "date_diff_in_minutes", "date_diff_in_seconds", "tb_var", "tb_secret",
 	"list", "range", "sum", "min", "max", "lower", "upper",
 }
@@ -46,7 +46,7 @@ func (a *analysis) openers() []opener {
 			}
 		})
 	}
-	var found []opener
+	found := make([]opener, 0, len(values))
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		t := kinds[name]
 		all := slices.Concat(values[name], t.values)
@@ -74,7 +74,7 @@ func literalsIn(text string) []string {
 // plausible is a value that the parameter's type accepts.
 func plausible(t typed) string {
 	value := paramTypes[t.typ]
-	if t.typ == "Array" {
+	if t.typ == typeArray {
 		value = paramTypes[t.element]
 	}
 	if value == "" {

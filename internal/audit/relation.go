@@ -109,7 +109,7 @@ func (p *prover) selection(s *selection) finding {
 // extras looks at the queries outside of FROM whose results are returned or computed with. Those in WHERE and ON only
 // decide which rows are left.
 func (p *prover) extras(s *selection) *why {
-	var lists [][]token
+	lists := make([][]token, 0, len(s.columns)+len(s.scalars))
 	for _, c := range slices.Concat(s.columns, s.scalars) {
 		lists = append(lists, c.tokens)
 	}
@@ -283,17 +283,22 @@ func (p *prover) selectionPasses(s *selection, name string) bool {
 	if p.extras(s) != nil || hasWindow(s) || len(s.sources) != 1 {
 		return false
 	}
-	for _, c := range s.columns {
+	if i := slices.IndexFunc(s.columns, func(c column) bool { return c.called(name) }); i >= 0 {
+		c := s.columns[i]
 		r, plain := columnOf(c.tokens)
-		switch {
-		case c.alias == name && !plain:
-			return false
-		case plain && (c.alias == name || c.alias == "" && r.name == name):
-			return !s.shadowed(r.name, c) && s.grouped(r.name, c.alias) && p.passes(s.sources[0], s.ctes, r.name)
-		}
+		return plain && !s.shadowed(r.name, c) && s.grouped(r.name, c.alias) && p.passes(s.sources[0], s.ctes, r.name)
 	}
 	star := slices.ContainsFunc(s.columns, func(c column) bool { return isStar(c.tokens) })
 	return star && !s.clauses["GROUP"] && p.passes(s.sources[0], s.ctes, name)
+}
+
+// called reports whether the result has the item under the name.
+func (c *column) called(name string) bool {
+	if c.alias != "" {
+		return c.alias == name
+	}
+	r, plain := columnOf(c.tokens)
+	return plain && r.name == name
 }
 
 // grouped reports whether the column is a key, where there is a GROUP BY.

@@ -114,8 +114,9 @@ var fixes = map[Code]string{
 	CodeOverridden:   "Give the template's own variable another name.",
 	CodeDefault:      "Remove the default: {{String(%s, required=True)}}.",
 	CodeNotRequired:  "Write {{String(%s, required=True)}}.",
-	CodeNotProven:    "Write the filter as a condition of its own, WHERE <column> = {{String(%s, required=True)}}, in the node that reads the data source. If you have checked the SQL yourself: --allow-unproven.",
-	CodeRows:         "Look at the pipe's SQL: some of what it returns is not filtered.",
-	CodeOptional:     "Mark the parameters required=True, and filter outside of `if defined`.",
-	CodeForeign:      "Look at the pipe's SQL: it returns rows of a tenant that the token does not name.",
+	CodeNotProven: "Write the filter as a condition of its own, WHERE <column> = {{String(%s, required=True)}}, in the node that reads the data source. " +
+		"If you have checked the SQL yourself: --allow-unproven.",
+	CodeRows:     "Look at the pipe's SQL: some of what it returns is not filtered.",
+	CodeOptional: "Mark the parameters required=True, and filter outside of `if defined`.",
+	CodeForeign:  "Look at the pipe's SQL: it returns rows of a tenant that the token does not name.",
 }

@@ -144,42 +144,40 @@ func (x *sqlLexer) close(s string) string {
 	return ""
 }
 
-func (x *sqlLexer) open(end string) {
+// open begins what goes on to the end, and returns the length of its beginning.
+func (x *sqlLexer) open(end string, length int) int {
 	x.inside = end
 	x.value.Reset()
+	return length
 }
 
 // token reads one token, or the beginning of a string or comment, and returns its length.
 func (x *sqlLexer) token(s string) (int, error) {
 	switch c := s[0]; {
-	case c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v':
+	case strings.IndexByte(" \t\n\r\f\v", c) >= 0:
 		return 1, nil
 	case strings.HasPrefix(s, "--"), strings.HasPrefix(s, "# "), strings.HasPrefix(s, "#!"):
 		x.comments = true
-		x.open("\n")
-		return 2, nil
+		return x.open("\n", 2), nil
 	case strings.HasPrefix(s, "/*"):
 		x.comments = true
-		x.open("*/")
-		return 2, nil
+		return x.open("*/", 2), nil
 	case c == '\'' || c == '`' || c == '"':
-		x.open(s[:1])
-		return 1, nil
+		return x.open(s[:1], 1), nil
 	case c == '$':
 		return x.heredoc(s)
 	case wordStart(c):
-		n := 1
-		for n < len(s) && (wordStart(s[n]) || digit(s[n])) {
-			n++
-		}
-		return n, x.emit(token{kind: tokenWord, text: s[:n]})
+		word := wordAt(s, 0, "")
+		return len(word), x.emit(token{kind: tokenWord, text: word})
 	case digit(c):
-		n := 1
-		for n < len(s) && (wordStart(s[n]) || digit(s[n]) || s[n] == '.') {
-			n++
-		}
-		return n, x.emit(token{kind: tokenNumber, text: s[:n]})
+		number := wordAt(s, 0, ".")
+		return len(number), x.emit(token{kind: tokenNumber, text: number})
+	default:
+		return x.punctuation(s)
 	}
+}
+
+func (x *sqlLexer) punctuation(s string) (int, error) {
 	for _, m := range [...]string{"<=>", "<=", ">=", "!=", "<>", "==", "||", "->", "::"} {
 		if strings.HasPrefix(s, m) {
 			return len(m), x.emit(token{kind: tokenMark, text: m})
@@ -190,12 +188,11 @@ func (x *sqlLexer) token(s string) (int, error) {
 
 // heredoc begins a string between two equal $tags$.
 func (x *sqlLexer) heredoc(s string) (int, error) {
-	end := strings.IndexByte(s[1:], '$')
-	if end < 0 || strings.ContainsFunc(s[1:1+end], func(r rune) bool { return r > 0x7f || !wordStart(byte(r)) && !digit(byte(r)) }) {
+	tag := wordAt(s, 1, "")
+	if !strings.HasPrefix(s[1+len(tag):], "$") {
 		return 1, x.emit(token{kind: tokenMark, text: "$"})
 	}
-	x.open(s[:end+2])
-	return end + 2, nil
+	return x.open("$"+tag+"$", len(tag)+2), nil
 }
 
 // group builds the tree up to the bracket that closes it, which is returned; "" at the end.

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -45,7 +44,6 @@ type source struct {
 
 var (
 	errNoSelect = errors.New("its SQL is not understood: a SELECT is missing")
-	errFrom     = errors.New("its SQL is not understood: something in FROM")
 	errTwice    = errors.New("its SQL is not understood: a clause comes twice")
 )
 
@@ -155,27 +153,25 @@ func clauseWord(t token) bool {
 
 // begins reports whether the token at i begins a clause. Some of the words are also good names of columns.
 func begins(tokens []token, i int) bool {
-	if !clauseWord(tokens[i]) || i > 0 && tokens[i-1].mark(".") {
+	if !clauseWord(tokens[i]) {
 		return false
 	}
-	next := token{}
-	if i+1 < len(tokens) {
-		next = tokens[i+1]
-	}
+	rest := tokens[i+1:]
+	after := func(n int, ok func(token) bool) bool { return n < len(rest) && ok(rest[n]) }
 	switch strings.ToUpper(tokens[i].text) {
 	case "GROUP", "ORDER":
-		return next.keyword("BY")
+		return after(0, func(t token) bool { return t.keyword("BY") })
 	case "WITH":
 		// WITH TOTALS and the like belong to the clause before.
-		return !next.keyword("TOTALS", "ROLLUP", "CUBE", "FILL", "TIES")
+		return !after(0, func(t token) bool { return t.keyword("TOTALS", "ROLLUP", "CUBE", "FILL", "TIES") })
 	case "FORMAT", "INTO":
-		return next.name() && i+2 >= len(tokens)-1
+		return after(0, token.name) && len(rest) <= 2
 	case "SETTINGS":
-		return next.name() && i+2 < len(tokens) && tokens[i+2].mark("=")
+		return after(0, token.name) && after(1, func(t token) bool { return t.mark("=") })
 	case "WINDOW":
-		return next.name() && i+2 < len(tokens) && tokens[i+2].keyword("AS")
+		return after(0, token.name) && after(1, func(t token) bool { return t.keyword("AS") })
 	case "LIMIT", "OFFSET":
-		return next.kind == tokenNumber || next.kind == tokenParam || next.round()
+		return after(0, func(t token) bool { return t.kind == tokenNumber || t.kind == tokenParam || t.round() })
 	}
 	return true
 }
@@ -184,7 +180,7 @@ func splitClauses(tokens []token) ([]clause, error) {
 	var clauses []clause
 	seen := map[string]bool{}
 	for i, t := range tokens {
-		if !begins(tokens, i) {
+		if i > 0 && tokens[i-1].mark(".") || !begins(tokens, i) {
 			if len(clauses) == 0 {
 				return nil, errNoSelect
 			}
@@ -210,7 +206,7 @@ func splitClauses(tokens []token) ([]clause, error) {
 // with reads named queries and named expressions.
 func (s *selection) with(tokens []token, depth int) error {
 	s.ctes = cloneCTEs(s.ctes)
-	for _, part := range split(tokens, func(t token) bool { return t.mark(",") }) {
+	for _, part := range split(tokens, comma) {
 		if len(part) > 0 && part[0].keyword("RECURSIVE") {
 			return errors.New("its SQL is not understood: WITH RECURSIVE")
 		}
@@ -234,8 +230,9 @@ func cloneCTEs(ctes map[string]*query) map[string]*query {
 }
 
 func parseColumns(tokens []token) []column {
-	var columns []column
-	for _, part := range split(tokens, func(t token) bool { return t.mark(",") }) {
+	parts := split(tokens, comma)
+	columns := make([]column, 0, len(parts))
+	for _, part := range parts {
 		c := column{tokens: part}
 		n := len(part)
 		switch {
@@ -252,160 +249,4 @@ func parseColumns(tokens []token) []column {
 // operand reports whether a name after the token can only be an alias.
 func operand(t token) bool {
 	return t.kind != tokenMark && !t.keyword("DISTINCT", "NOT", "AND", "OR", "IN", "IS", "LIKE", "BETWEEN", "CASE", "WHEN", "THEN", "ELSE", "INTERVAL", "EXCEPT", "REPLACE", "APPLY")
-}
-
-var joinWords = []string{"GLOBAL", "LOCAL", "ANY", "ALL", "ASOF", "SEMI", "ANTI", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "OUTER", "PASTE", "ARRAY"}
-
-// parseFrom reads the sources and how they are joined.
-func parseFrom(tokens []token, ctes map[string]*query, depth int) ([]source, error) {
-	var sources []source
-	var join []string
-	for {
-		s, rest, err := parseSource(tokens, ctes, depth)
-		if err != nil {
-			return nil, err
-		}
-		s.join = join
-		if rest, err = s.condition(rest); err != nil {
-			return nil, err
-		}
-		sources = append(sources, s)
-		for {
-			if len(rest) == 0 {
-				return sources, nil
-			}
-			if join, tokens, err = parseJoin(rest); err != nil {
-				return nil, err
-			}
-			if !slices.Contains(join, "ARRAY") {
-				break
-			}
-			rest = afterArrays(tokens)
-		}
-	}
-}
-
-// parseJoin reads a comma or the words up to JOIN.
-func parseJoin(tokens []token) (join []string, rest []token, err error) {
-	if tokens[0].mark(",") {
-		return []string{"CROSS"}, tokens[1:], nil
-	}
-	join = []string{}
-	for i, t := range tokens {
-		switch {
-		case t.keyword("JOIN"):
-			return join, tokens[i+1:], nil
-		case t.keyword(joinWords...):
-			join = append(join, strings.ToUpper(t.text))
-		default:
-			return nil, nil, errFrom
-		}
-	}
-	return nil, nil, errFrom
-}
-
-// afterArrays skips the expressions of an ARRAY JOIN, which read nothing new.
-func afterArrays(tokens []token) []token {
-	for i, t := range tokens {
-		if t.keyword("JOIN") {
-			for i > 0 && tokens[i-1].keyword(joinWords...) {
-				i--
-			}
-			return tokens[i:]
-		}
-	}
-	return nil
-}
-
-func parseSource(tokens []token, ctes map[string]*query, depth int) (s source, rest []token, err error) {
-	if len(tokens) == 0 {
-		return s, nil, errFrom
-	}
-	t := tokens[0]
-	rest = tokens[1:]
-	switch {
-	case t.kind == tokenParam:
-		s.dynamic = true
-	case isQuery(t):
-		if s.sub, err = parseQuery(t.inner, ctes, depth+1); err != nil {
-			return s, nil, err
-		}
-	case t.name() && len(rest) > 0 && rest[0].round():
-		s.function = strings.ToLower(t.text)
-		rest = rest[1:]
-	case t.name():
-		s.table = t.text
-		for len(rest) >= 2 && rest[0].mark(".") && rest[1].name() {
-			s.table += "." + rest[1].text
-			rest = rest[2:]
-		}
-	default:
-		return s, nil, fmt.Errorf("%w (near %q)", errFrom, short(t.text))
-	}
-	return s, s.modifiers(rest), nil
-}
-
-// modifiers reads the alias, FINAL and SAMPLE.
-func (s *source) modifiers(rest []token) []token {
-	for len(rest) > 0 {
-		switch t := rest[0]; {
-		case t.keyword("FINAL"):
-			rest = rest[1:]
-		case t.keyword("SAMPLE", "OFFSET") && len(rest) > 1:
-			for rest = rest[2:]; len(rest) > 1 && rest[0].mark("/"); {
-				rest = rest[2:]
-			}
-		case t.keyword("AS") && len(rest) > 1 && rest[1].name():
-			s.alias, rest = rest[1].text, rest[2:]
-		case t.name() && s.alias == "" && !t.keyword("JOIN", "ON", "USING") && !t.keyword(joinWords...):
-			s.alias, rest = t.text, rest[1:]
-		default:
-			return rest
-		}
-	}
-	return rest
-}
-
-// condition reads ON or USING.
-func (s *source) condition(rest []token) ([]token, error) {
-	if len(rest) == 0 || !rest[0].keyword("ON", "USING") {
-		return rest, nil
-	}
-	if s.join == nil {
-		return nil, errFrom
-	}
-	if rest[0].keyword("USING") {
-		return s.columns(rest[1:])
-	}
-	end := 1
-	for end < len(rest) && !rest[end].keyword("JOIN") && !rest[end].mark(",") {
-		end++
-	}
-	if end < len(rest) && rest[end].keyword("JOIN") {
-		for end > 1 && rest[end-1].keyword(joinWords...) {
-			end--
-		}
-	}
-	s.on = rest[1:end]
-	return rest[end:], nil
-}
-
-// columns reads the list of USING, with or without parentheses.
-func (s *source) columns(rest []token) ([]token, error) {
-	if len(rest) > 0 && rest[0].round() {
-		for _, t := range rest[0].inner {
-			if t.name() {
-				s.using = append(s.using, t.text)
-			}
-		}
-		return rest[1:], nil
-	}
-	for len(rest) > 0 && rest[0].name() {
-		s.using = append(s.using, rest[0].text)
-		if rest = rest[1:]; len(rest) < 2 || !rest[0].mark(",") || !rest[1].name() {
-			return rest, nil
-		}
-		rest = rest[1:]
-	}
-	return nil, errFrom
 }

@@ -15,8 +15,25 @@ type output struct{ value *expr } // {{ ... }}
 type branch struct{ arms []arm }
 
 type arm struct {
-	when *expr // nil: else
+	when *condition // nil: else
 	body []item
+}
+
+// condition is an expression without the `not` before it, so that both can be told to be the same.
+type condition struct {
+	*expr
+
+	negated bool
+}
+
+func parseCondition(text string) *condition {
+	tokens := pyTokens(text)
+	c := new(condition)
+	for len(tokens) > 1 && tokens[0] == (pyToken{'w', "not"}) && len(pySplit(tokens, "and")) == 1 && len(pySplit(tokens, "or")) == 1 {
+		tokens, c.negated = tokens[1:], !c.negated
+	}
+	c.expr = build(tokens)
+	return c
 }
 
 type loop struct {
@@ -139,9 +156,9 @@ func (p *templateParser) tag(inner string, depth int) (found item, end string, e
 	return found, "", err
 }
 
-func (p *templateParser) branch(condition string, depth int) (item, error) {
+func (p *templateParser) branch(head string, depth int) (item, error) {
 	var b branch
-	when := parseExpr(condition)
+	when := parseCondition(head)
 	for {
 		if when != nil && when.text == "" {
 			return nil, errors.New("an {% if %} has no condition")
@@ -165,7 +182,7 @@ func (p *templateParser) branch(condition string, depth int) (item, error) {
 		case word == "else":
 			when = nil
 		default:
-			when = parseExpr(rest)
+			when = parseCondition(rest)
 		}
 	}
 }
