@@ -15,7 +15,9 @@ import (
 
 const ownSite = "https://app.example.com"
 
-func withCORS(h *Handler) { h.CORS = []string{ownSite, "http://localhost:3000", "capacitor://localhost"} }
+func withCORS(h *Handler) {
+	h.CORS = []string{ownSite, "http://localhost:3000", "capacitor://localhost"}
+}
 
 // foreign are origins that look like a listed one, and origins that any site can have.
 var foreign = map[string]string{

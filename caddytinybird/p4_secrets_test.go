@@ -175,7 +175,7 @@ func TestP4KeyInTheWrongPlace(t *testing.T) {
 	for _, line := range []string{
 		"signing_key {" + key + "}", "signing_key {{" + key + "}}", "signing_key {env." + key + "}", "signing_key {file." + key + "}",
 		"signing_key {env.A}{env.B}", "token " + key, key, "errors " + key, "rate_limit 1 burst " + key, "fixed_param a {" + key + "}",
-		"fixed_param " + key + " x", "upstream " + key, "workspace_id " + key, "pipe " + key + " {\n}", "upstream_errors " + key,
+		"fixed_param " + key + " x", "upstream " + key, "workspace_id " + key, "pipe " + key + " {\n}", "upstream_errors " + key, "cors " + key,
 		"clerk " + key, "clerk {\n\tsecret_key {" + clerkKey + "}\n}", "clerk {\n\ttoken_from " + key + "\n}",
 		"clerk {\n\tjwks_url " + key + "\n}", "clerk {\n\tissuer " + key + "\n}", "clerk {\n\tclock_skew " + key + "\n}",
 		"clerk {\n\tauthorized_parties " + clerkKey + "\n}", "clerk {\n\tallow_impersonation " + clerkKey + "\n}",
@@ -204,6 +204,7 @@ func TestP4KeyInTheWrongPlace(t *testing.T) {
 			h.Pipes[0].Require = []Requirement{{Kind: text, Values: []string{text}}}
 		},
 		"format":          func(h *Handler, text string) { h.Pipes[0].Formats = []string{text} },
+		"cors":            func(h *Handler, text string) { h.CORS = []string{text} },
 		"errors":          func(h *Handler, text string) { h.Errors = text },
 		"upstream errors": func(h *Handler, text string) { h.UpstreamErrors = text },
 		"transport":       func(h *Handler, text string) { h.TransportRaw, _ = json.Marshal(map[string]string{"protocol": text}) },
