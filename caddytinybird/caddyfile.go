@@ -66,6 +66,7 @@ func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //			counters  <n>
 //			url_size  <bytes>
 //			body_size <bytes>
+//			events_size <bytes>
 //		}
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -85,7 +86,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 type handlerParser struct {
 	*Handler
 
-	pipes []pipeParser
+	pipes  []pipeParser
+	events []eventsParser
 }
 
 type pipeParser struct {
@@ -126,10 +128,11 @@ var handlerOptions = map[string]option[handlerParser]{
 }
 
 var limitsOptions = map[string]option[Limits]{
-	"tokens":    setCount(func(l *Limits) *int { return &l.Tokens }),
-	"counters":  setCount(func(l *Limits) *int { return &l.Counters }),
-	"url_size":  setCount(func(l *Limits) *int { return &l.URLSize }),
-	"body_size": setCount(func(l *Limits) *int64 { return &l.BodySize }),
+	"tokens":      setCount(func(l *Limits) *int { return &l.Tokens }),
+	"counters":    setCount(func(l *Limits) *int { return &l.Counters }),
+	"url_size":    setCount(func(l *Limits) *int { return &l.URLSize }),
+	"body_size":   setCount(func(l *Limits) *int64 { return &l.BodySize }),
+	"events_size": setCount(func(l *Limits) *int64 { return &l.EventsSize }),
 }
 
 var tokenOptions = map[string]option[Token]{
@@ -191,8 +194,11 @@ func (p *handlerParser) check(directive caddyfile.Token) error {
 	if p.SigningKey == "" {
 		return errAt(directive, "signing_key is missing; add `signing_key {env.TINYBIRD_SIGNING_KEY}` with the workspace admin token")
 	}
-	if len(p.pipes) == 0 {
-		return errAt(directive, "no pipe is listed, so nothing could be read; add `pipe <name> { ... }`")
+	if len(p.pipes) == 0 && len(p.events) == 0 {
+		return errAt(directive, "%w", errNothingServed)
+	}
+	if err := p.checkEvents(); err != nil {
+		return err
 	}
 	listed := make(map[string]int)
 	for _, pipe := range p.pipes {

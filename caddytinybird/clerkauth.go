@@ -159,7 +159,7 @@ func (h *ClerkAuth) admit(w http.ResponseWriter, r *http.Request, o *clerk.Outco
 	}
 	h.headers.set(r.Header, o.Identity)
 	metrics.authenticated(authSignedIn)
-	return next.ServeHTTP(newPrivateWriter(w), v.in(r))
+	return next.ServeHTTP(newPrivateWriter(w, o), v.in(r))
 }
 
 // passAnonymous lets a request without a session pass. A tinybird after this handler refuses it for the same reason.
@@ -168,6 +168,9 @@ func (h *ClerkAuth) passAnonymous(w http.ResponseWriter, r *http.Request, o *cle
 	v.identity, v.refusal, v.decided = nil, o.Refusal, true
 	v.setUser(r)
 	metrics.authenticated(authSignedOut)
+	if len(o.Cookies) > 0 {
+		w = newPrivateWriter(w, o)
+	}
 	return next.ServeHTTP(w, v.in(r))
 }
 

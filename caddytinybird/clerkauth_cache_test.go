@@ -2,6 +2,7 @@ package caddytinybird
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -51,5 +52,44 @@ func TestProtectedAnswersStayPrivate(t *testing.T) {
 	s := newSite(t, stack, strings.Replace(auth, "\n}", "\noptional\n}", 1)+"respond \"hello\"")
 	if got := s.ask(t, "/", nil); got.Header["Cache-Control"] != nil {
 		t.Errorf("what everybody is shown: Cache-Control %q", got.Header["Cache-Control"])
+	}
+}
+
+// TestAttackCachedSession: an answer that renews somebody's session sets its cookies. No cache may keep it, whatever the site says
+// of its pages.
+func TestAttackCachedSession(t *testing.T) {
+	t.Parallel()
+	public := func(w http.ResponseWriter) {
+		for _, name := range append([]string{"Cache-Control"}, cdnControls...) {
+			w.Header().Set(name, "public, max-age=60")
+		}
+	}
+	for name, behind := range map[string]string{
+		"proxied": "reverse_proxy {backend}",
+		"header":  "handle {\nheader Cache-Control \"public, max-age=60\"\nheader CDN-Cache-Control \"max-age=60\"\nrespond ok\n}",
+	} {
+		for _, option := range []string{"", "optional"} {
+			s := clerkSite(t, true, true, option, behind)
+			s.http.answer = public
+			b := newBrowser(t, s)
+			page := b.do(t, http.MethodGet, s.stack.IssuerURL+"/sign-in?redirect_url="+url.QueryEscape(s.url+"/"), "document", nil)
+			b.signIn(t, page, "ada")
+			if got := b.fetch(t, "/"); got.Header.Get("Cache-Control") != "public, max-age=60" || got.Header["Set-Cookie"] != nil {
+				t.Errorf("%s %s, not renewed: status %d, %v", name, option, got.StatusCode, got.Header)
+			}
+			b.expire(t, "ada")
+			got := b.fetch(t, "/")
+			if got.StatusCode != http.StatusOK || got.Header["Set-Cookie"] == nil {
+				t.Fatalf("%s %s, not renewed: status %d, %v", name, option, got.StatusCode, got.Header)
+			}
+			if control := strings.Join(got.Header.Values("Cache-Control"), " + "); control != privateNoStore {
+				t.Errorf("%s %s: Cache-Control %q", name, option, control)
+			}
+			for _, control := range cdnControls {
+				if got.Header[control] != nil {
+					t.Errorf("%s %s: %s %q", name, option, control, got.Header[control])
+				}
+			}
+		}
 	}
 }

@@ -356,7 +356,7 @@ func TestSatellite(t *testing.T) {
 	const origin = "http://satellite.test"
 	primary := clerkSite(t, false, true, "satellites "+origin, "respond primary")
 	stack := primary.stack
-	satellite := newSite(t, stack, "clerk_auth {pk} {\n\tissuer {issuer}\n\tsatellite satellite.test auto_sync\n\ton_unauthenticated redirect "+primary.url+"/sign-in\n}\nrespond satellite")
+	satellite := newSite(t, stack, "clerk_auth {pk} {\n\tissuer {issuer}\n\tsatellite localhost:3001 auto_sync\n\ton_unauthenticated redirect "+primary.url+"/sign-in\n}\nrespond satellite")
 	stack.Issuer.AddSiteOrigin(origin)
 	b := newBrowser(t, primary)
 	b.names = map[string]string{"satellite.test:80": strings.TrimPrefix(satellite.url, "http://")}

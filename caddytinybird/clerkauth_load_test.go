@@ -79,6 +79,7 @@ func TestClerkAuthCaddyfileErrors(t *testing.T) {
 		"organization_sync twice":   {inClerkAuth("organization_sync personal /a\norganization_sync personal /b"), ":4", "one line"},
 		"organization_sync pattern": {inClerkAuth("organization_sync organization orgs/:slug"), ":3", "slash"},
 		"satellite":                 {inClerkAuth("satellite https://satellite.example.com"), ":3", "domain"},
+		"satellite name":            {inClerkAuth("satellite shop"), ":3", "localhost:3001"},
 		"satellite word":            {inClerkAuth("satellite satellite.example.com autosync"), ":3", "auto_sync"},
 		"satellite none":            {inClerkAuth("satellite"), ":3", "at least one"},
 		"satellites":                {inClerkAuth("satellites satellite.example.com"), ":3", "origin"},
@@ -120,14 +121,15 @@ func TestClerkAuthLoadErrors(t *testing.T) {
 		"no portal": {func(h *ClerkAuth) {
 			h.PublishableKey, h.OnUnauthenticated = "pk_live_YXV0aC5leGFtcGxlLmNvbSQ", "redirect"
 		}, "on_unauthenticated redirect https://"},
-		"on_unauthenticated":      {func(h *ClerkAuth) { h.OnUnauthenticated = "403" }, "redirect or 401"},
-		"sign-in variable":        {func(h *ClerkAuth) { h.SignInURL = "{env.CADDY_TINYBIRD_UNSET}" }, "set the variable"},
-		"sign-in of the client's": {func(h *ClerkAuth) { h.SignInURL = "https://{http.request.host}/sign-in" }, "sign-in page"},
-		"sign-in http":            {func(h *ClerkAuth) { h.SignInURL = "http://app.example.com" }, "https"},
-		"errors":                  {func(h *ClerkAuth) { h.Errors = "html" }, "json or caddy"},
-		"require":                 {func(h *ClerkAuth) { h.Require = []Requirement{{Kind: "team", Values: []string{"a"}}} }, "organization, role"},
-		"forward_identity":        {func(h *ClerkAuth) { h.ForwardIdentity = "Cookie" }, "hyphen"},
-		"satellite, no handshake": {func(h *ClerkAuth) { h.Satellite, h.Handshake = &Satellite{Domain: "s.example.com"}, &off }, "handshake off"},
+		"on_unauthenticated":                    {func(h *ClerkAuth) { h.OnUnauthenticated = "403" }, "redirect or 401"},
+		"sign-in variable":                      {func(h *ClerkAuth) { h.SignInURL = "{env.CADDY_TINYBIRD_UNSET}" }, "set the variable"},
+		"sign-in of the client's":               {func(h *ClerkAuth) { h.SignInURL = "https://{http.request.host}/sign-in" }, "sign-in page"},
+		"sign-in http":                          {func(h *ClerkAuth) { h.SignInURL = "http://app.example.com" }, "https"},
+		"errors":                                {func(h *ClerkAuth) { h.Errors = "html" }, "json or caddy"},
+		"require":                               {func(h *ClerkAuth) { h.Require = []Requirement{{Kind: "team", Values: []string{"a"}}} }, "organization, role"},
+		"forward_identity":                      {func(h *ClerkAuth) { h.ForwardIdentity = "Cookie" }, "hyphen"},
+		"satellite, no handshake":               {func(h *ClerkAuth) { h.Satellite, h.Handshake = &Satellite{Domain: "s.example.com"}, &off }, "handshake off"},
+		"satellite on localhost, in production": {func(h *ClerkAuth) { h.Satellite = &Satellite{Domain: "localhost:3001"} }, "satellite.example.com"},
 		"satellite, no key": {func(h *ClerkAuth) {
 			h.PublishableKey, h.Issuers, h.Satellite = "", []string{"https://clerk.example.com"}, &Satellite{Domain: "s.example.com"}
 		}, "publishable_key"},

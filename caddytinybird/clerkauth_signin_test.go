@@ -77,6 +77,33 @@ func TestPendingSessionsFinish(t *testing.T) {
 	}
 }
 
+// TestPendingSessionsAreBroughtUpToDate: like any other, a pending session goes through a handshake when its browser comes from another
+// site, or asks for another organization than is active: choosing one can be the task. Scripts are told what is left to do.
+func TestPendingSessionsAreBroughtUpToDate(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, newLiveStack(t), strings.Replace(auth, "\n}", "\n\torganization_sync organization /orgs/:slug\n}", 1)+"respond ok")
+	pending := s.withCookies(t, "ada", devstack.Pending())
+	fromElsewhere := func(r *http.Request) { r.Header.Set("Referer", "https://elsewhere.example/") }
+	for name, tt := range map[string]struct {
+		target, reason string
+		change         func(*http.Request)
+	}{
+		"from another site":    {"/x", "primary-domain-cross-origin-sync", all(pending, asDocument, fromElsewhere)},
+		"another organization": {"/orgs/other", "active-organization-mismatch", all(pending, asDocument)},
+		"script, from another": {"/x", "session-pending", all(pending, fromElsewhere)},
+		"script, another":      {"/orgs/other", "session-pending", pending},
+	} {
+		got := s.ask(t, tt.target, tt.change)
+		if reason := got.Header.Get("X-Clerk-Auth-Reason"); reason != tt.reason {
+			t.Errorf("%s: status %d, %s", name, got.StatusCode, reason)
+		}
+		script := tt.reason == "session-pending"
+		if script != (got.StatusCode == http.StatusUnauthorized) || !script && got.location(t).Path != "/v1/client/handshake" {
+			t.Errorf("%s: status %d to %s", name, got.StatusCode, got.Header.Get("Location"))
+		}
+	}
+}
+
 // TestOnlyDocumentsAreRedirected: what is no page of a browser gets 401.
 func TestOnlyDocumentsAreRedirected(t *testing.T) {
 	t.Parallel()

@@ -152,13 +152,16 @@ func publicURL(r *http.Request) *url.URL {
 	return clerk.PublicURL(&asked, trusted)
 }
 
+// privateNoStore is for answers that are for one browser and must not be kept.
+const privateNoStore = "private, no-store"
+
 // setCookies adds the cookies that came of the decision. What is answered with them is for this browser alone.
 func setCookies(w http.ResponseWriter, o *clerk.Outcome) {
 	for _, cookie := range o.Cookies {
 		w.Header().Add("Set-Cookie", cookie)
 	}
 	if len(o.Cookies) > 0 {
-		w.Header().Set("Cache-Control", "private, no-store")
+		w.Header().Set("Cache-Control", privateNoStore)
 	}
 }
 

@@ -237,8 +237,8 @@ func checkSignInURL(raw string) error {
 
 func checkDomain(domain string) error {
 	u, err := url.Parse("https://" + domain)
-	if err != nil || u.Host != domain || !strings.Contains(domain, ".") || strings.HasSuffix(domain, ".") {
-		return fmt.Errorf("satellite %s is no domain; write it as satellite.example.com", tinybird.Shown(domain))
+	if err != nil || u.Host != domain || !strings.Contains(domain, ".") && u.Hostname() != "localhost" || strings.HasSuffix(domain, ".") {
+		return fmt.Errorf("satellite %s is no domain; write it as satellite.example.com, or localhost:3001 with a development instance", tinybird.Shown(domain))
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ type Events struct {
 	// as `{env.*}` or `{file.*}`. Required.
 	AppendToken string `json:"append_token,omitempty"`
 
-	// Fields that are set in every row, over whatever the client sent in them. At least one is required.
+	// Fields that are set in every row, over whatever the client sent in them, by the rules of fixed parameters. At least one is required.
 	Stamp []FixedParam `json:"stamp,omitempty"`
 }
 
@@ -100,6 +100,9 @@ type Limits struct {
 
 	// The largest accepted body, in bytes. Default: 1048576.
 	BodySize int64 `json:"body_size,omitempty"`
+
+	// The largest accepted body of rows for `events`, in bytes, unpacked. Default: 10485760, which is Tinybird's own limit.
+	EventsSize int64 `json:"events_size,omitempty"`
 }
 
 // policyParams is the fixed parameters as the policy knows them, with what resolve makes of their values.

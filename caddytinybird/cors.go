@@ -64,6 +64,10 @@ func (c *corsPolicy) answers(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	preflight := true
+	if r.Method == http.MethodOptions {
+		// The middleware says so of all other methods. Some caches keep answers to this one, against RFC 9110, 9.3.7.
+		w.Header().Add("Vary", "Origin")
+	}
 	c.middleware.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { preflight = false })).ServeHTTP(w, r)
 	return preflight
 }
@@ -83,7 +87,8 @@ func checkCORS(origin string) error {
 	}
 	if strings.HasPrefix(origin, "http://") {
 		if err := checkFetchURL("cors", origin); err != nil {
-			return fmt.Errorf("cors %s: whoever is between its visitors and the site could read what they see; write https, since http is for loopback and private addresses and names only", tinybird.Shown(origin))
+			return fmt.Errorf("cors %s: whoever is between its visitors and the site could read what they see; write https, "+
+				"since http is for loopback and private addresses and names only", tinybird.Shown(origin))
 		}
 	}
 	if _, err := cors.NewMiddleware(corsConfig([]string{origin})); err != nil {

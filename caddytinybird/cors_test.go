@@ -218,9 +218,9 @@ func (e *edge) through(t *testing.T, user, target string) *httptest.ResponseReco
 	r.Header.Set("Origin", ownSite)
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, &caddyhttp.Server{})
 	err := e.ServeHTTP(w, r, nil)
-	if he := (caddyhttp.HandlerError{}); err != nil {
-		var ok bool
-		if he, ok = err.(caddyhttp.HandlerError); !ok { //nolint:errorlint // it is what Caddy looks for
+	if err != nil {
+		he, ok := err.(caddyhttp.HandlerError) //nolint:errorlint // it is what Caddy looks for
+		if !ok {
 			t.Fatal(err)
 		}
 		w.WriteHeader(he.StatusCode)

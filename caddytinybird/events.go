@@ -1,17 +1,237 @@
 package caddytinybird
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
-// trackingPath is where the tracker sends rows through a proxy.
-const trackingPath = "/api/tracking"
+const (
+	// eventsPipe stands for the rows that clients send, where logs and metrics name a pipe.
+	eventsPipe = "_events"
+	// eventsCounter ends the name under which they are counted. No pipe can have it for its own.
+	eventsCounter = ":/events"
+)
 
-func (h *Handler) serveEvents(http.ResponseWriter, *http.Request, *exchange) error {
-	return errors.New("not built")
+// serveEvents follows the rows of one request from the token to Tinybird's answer. Nothing of the client's request goes
+// up but the rows, each written anew.
+func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchange) error {
+	x.pipe = eventsPipe
+	if r.Method != http.MethodPost {
+		return apierr.New(http.StatusMethodNotAllowed, apierr.MethodNotAllowed, "Rows are sent with POST.").With("Allow", "POST")
+	}
+	if err := tinybird.CheckNoUpgrade(r.Header); err != nil {
+		return err
+	}
+	var err error
+	if x.identity, err = h.identify(r, x.visitor); err != nil {
+		return err
+	}
+	target, err := h.ingest.Target(r.URL.EscapedPath(), r.URL.RawQuery, h.requests.MaxURL)
+	if err != nil {
+		return err
+	}
+	metrics.dropped.WithLabelValues(eventsPipe).Add(float64(target.Dropped))
+	grant, err := h.ingest.Authorize(target.Datasource, x.identity)
+	if err != nil {
+		return err
+	}
+	if err := h.limitEvents(w, r, x); err != nil {
+		return err
+	}
+	body, err := ingest.Open(r, h.eventsSize())
+	if err != nil {
+		return err
+	}
+	result, err := grant.Send(body, func(batch []byte) (forward.Receipt, error) {
+		if x.outcome.UpstreamStatus != 0 {
+			metrics.answered(eventsPipe, x.outcome.UpstreamStatus, x.outcome.Duration)
+		}
+		receipt, outcome, err := h.forwarder.Append(r.Context(), w.Header(), forward.Batch{
+			Datasource: grant.Datasource, Wait: target.Wait, Rows: batch, Client: r.Header, Token: grant.Token,
+		})
+		x.outcome = outcome
+		return receipt, err
+	})
+	metrics.rows(result)
+	if err != nil {
+		return err
+	}
+	return answerEvents(w, result)
 }
 
-func parseEvents(p *handlerParser, d *caddyfile.Dispenser) error { return d.Err("not built") }
+// limitEvents counts the request for its tenant, apart from those that read.
+func (h *Handler) limitEvents(w http.ResponseWriter, r *http.Request, x *exchange) error {
+	if h.RateLimit == nil {
+		return nil
+	}
+	name, err := h.policy.TokenName(x.identity)
+	if err != nil {
+		return err
+	}
+	_, err = h.limit(w, r, &tinybird.Grant{Pipe: eventsPipe, TokenName: name + eventsCounter, Rate: h.RateLimit.spec()})
+	return err
+}
+
+func (h *Handler) eventsSize() int64 {
+	if h.Limits == nil {
+		return 0
+	}
+	return h.Limits.EventsSize
+}
+
+// answerEvents answers as Tinybird does, for all batches together.
+func answerEvents(w http.ResponseWriter, result ingest.Result) error {
+	body, err := json.Marshal(struct {
+		Successful  int `json:"successful_rows"`
+		Quarantined int `json:"quarantined_rows"`
+	}{result.Successful, result.Quarantined})
+	if err != nil {
+		return fmt.Errorf("answer: %w", err)
+	}
+	header := w.Header()
+	header.Set("Content-Type", "application/json")
+	header.Set("Content-Length", strconv.Itoa(len(body)))
+	header.Set("Cache-Control", "private, no-store")
+	header.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(result.Status)
+	// That the client is gone by now changes nothing: the rows were taken.
+	_, _ = w.Write(body)
+	return nil
+}
+
+// provisionEvents compiles which data sources may be written to, with which stamps.
+func (h *Handler) provisionEvents(ctx caddy.Context) error {
+	if len(h.Events) == 0 {
+		return nil
+	}
+	c := ingest.Config{CheckPlaceholder: clerk.CheckPlaceholder}
+	for i := range h.Events {
+		e := &h.Events[i]
+		if e.AppendToken == "" {
+			return errNoAppendToken(e.Datasources)
+		}
+		token, err := resolveSecret(ctx, "append_token", e.AppendToken)
+		if err != nil {
+			return err
+		}
+		source, err := e.sourceConfig(resolveTemplate)
+		if err != nil {
+			return err
+		}
+		source.Token = token
+		c.Sources = append(c.Sources, source)
+	}
+	policy, err := ingest.NewPolicy(c)
+	h.ingest = policy
+	return err
+}
+
+func errNoAppendToken(datasources []string) error {
+	return fmt.Errorf("events %s: append_token is missing; add `append_token {env.NAME}` with a static token that may append to the data source",
+		tinybird.Shown(strings.Join(datasources, " ")))
+}
+
+// sourceConfig is the data sources as the policy knows them, without their token.
+func (e *Events) sourceConfig(resolve func(setting, text string) (string, error)) (ingest.SourceConfig, error) {
+	c := ingest.SourceConfig{Names: e.Datasources}
+	for _, s := range e.Stamp {
+		value, err := resolve("stamp "+s.Name, s.Value)
+		if err != nil {
+			return c, err
+		}
+		c.Stamps = append(c.Stamps, ingest.Stamp{Name: s.Name, Value: value, Type: tinybird.ParamType(s.Type)})
+	}
+	return c, nil
+}
+
+// eventsParser is a block with its place, for errors that only all blocks show.
+type eventsParser struct {
+	Events
+
+	at caddyfile.Token
+}
+
+var eventsOptions = map[string]option[Events]{
+	"append_token": setSecret("append_token", func(e *Events) *string { return &e.AppendToken }),
+	"stamp":        {parse: parseStamp, repeated: true},
+}
+
+func parseEvents(p *handlerParser, d *caddyfile.Dispenser) error {
+	e := eventsParser{at: d.Token()}
+	e.Datasources = d.RemainingArgs()
+	if len(e.Datasources) == 0 {
+		return d.Err("events takes at least one data source")
+	}
+	for _, name := range e.Datasources {
+		if err := tinybird.CheckName(name); err != nil {
+			return d.WrapErr(err)
+		}
+	}
+	if err := parseBlock(d, &e.Events, eventsOptions); err != nil {
+		return err
+	}
+	p.events = append(p.events, e)
+	p.Events = append(p.Events, e.Events)
+	return nil
+}
+
+func parseStamp(e *Events, d *caddyfile.Dispenser) error {
+	args, err := someArgs(d)
+	if err != nil {
+		return err
+	}
+	if len(args) < 2 || len(args) > 3 {
+		return d.Errf("stamp takes a field, a value and at most a type, not %d arguments; write `stamp organization_id {clerk.org.id}`", len(args))
+	}
+	s := FixedParam{Name: args[0], Value: args[1]}
+	if len(args) == 3 {
+		s.Type = args[2]
+	}
+	for _, earlier := range e.Stamp {
+		if strings.EqualFold(earlier.Name, s.Name) {
+			return d.Errf("stamp %s is given twice; keep one of them", s.Name)
+		}
+	}
+	check := ingest.Stamp{Name: s.Name, Value: s.Value, Type: tinybird.ParamType(s.Type)}
+	if err := ingest.CheckStamp(check, checkPlaceholder); err != nil {
+		return d.WrapErr(err)
+	}
+	e.Stamp = append(e.Stamp, s)
+	return nil
+}
+
+// checkEvents holds the rules that only all blocks show, and names the line of what breaks them.
+func (p *handlerParser) checkEvents() error {
+	c := ingest.Config{CheckPlaceholder: checkPlaceholder}
+	for i := range p.events {
+		e := &p.events[i]
+		if e.AppendToken == "" {
+			return errAt(e.at, "%w", errNoAppendToken(e.Datasources))
+		}
+		source, err := e.sourceConfig(asWritten)
+		if err != nil {
+			return errAt(e.at, "%w", err)
+		}
+		c.Sources = append(c.Sources, source)
+		if _, err := ingest.NewPolicy(c); err != nil {
+			return errAt(e.at, "%w", err)
+		}
+	}
+	return nil
+}
+
+// errNothingServed is about a config that lists nothing to read or to write.
+var errNothingServed = errors.New("no pipe is listed, so nothing could be read; add `pipe <name> { ... }`, or `events <datasource> { ... }` for rows that clients send")

@@ -64,7 +64,7 @@ func (h *Handler) report(x *exchange, refusal *apierr.Error, err error) {
 		return
 	}
 	level := zap.DebugLevel
-	if refusal.Status >= http.StatusInternalServerError || refusal.Code == apierr.UpstreamRefused {
+	if refusal.Status >= http.StatusInternalServerError || refusal.Code == apierr.UpstreamRefused || refusal.Code == apierr.EventsIncomplete {
 		level = zap.ErrorLevel
 	}
 	if errors.Is(err, errRate) {

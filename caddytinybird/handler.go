@@ -71,7 +71,7 @@ type Handler struct {
 	// neither set nor see them.
 	FixedParams []FixedParam `json:"fixed_params,omitempty"`
 
-	// The pipes that may be read. Every other pipe is answered 404. At least one is required.
+	// The pipes that may be read. Every other pipe is answered 404. At least one is required, unless there are `events`.
 	Pipes []Pipe `json:"pipes,omitempty"`
 
 	// Origins whose pages may call this handler from another site, each exactly as a browser sends it, such as
@@ -87,7 +87,7 @@ type Handler struct {
 	// move here before its code changes. What such a token may read is narrowed to this config.
 	AcceptTemplateTokens bool `json:"accept_template_tokens,omitempty"`
 
-	// Data sources to which clients may send rows, at `/v0/events`.
+	// Data sources to which clients may send rows, at `/v0/events` and, as Tinybird's tracker does, at `/api/tracking`.
 	Events []Events `json:"events,omitempty"`
 
 	// Who writes the body of a refusal: `json` is this handler, `caddy` is the site's `handle_errors`. Default: `json`.
@@ -115,6 +115,8 @@ type Handler struct {
 	api         string      // the base URL of Tinybird's API
 	cors        *corsPolicy // nil: no other origin
 	ingest      *ingest.Policy
+	templateKey []byte // what the tokens of Clerk's template are signed with; nil: none are accepted
+	workspaceID string
 	workspace   string // the key of the acquired limiter; empty while none is held
 }
 
@@ -155,10 +157,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	if err != nil {
 		return err
 	}
-	if x.identity, err = h.identify(r, x.visitor); err != nil { //nolint:contextcheck // it takes the request, and with it its context
-		return err
-	}
-	grant, err := h.policy.Authorize(pipe, format, x.identity)
+	grant, err := h.authorize(r, x, pipe, format) //nolint:contextcheck // it takes the request, and with it its context
 	if err != nil {
 		return err
 	}
@@ -187,6 +186,25 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 		Token:    token,
 	})
 	return err
+}
+
+// authorize finds out who the request is from and what it may read.
+func (h *Handler) authorize(r *http.Request, x *exchange, pipe, format string) (*tinybird.Grant, error) {
+	if h.templateKey != nil {
+		id, found, err := h.verifier.Template(r, h.templateKey)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			x.identity = id
+			return h.policy.Narrow(pipe, format, id, h.workspaceID, id.Claims)
+		}
+	}
+	var err error
+	if x.identity, err = h.identify(r, x.visitor); err != nil {
+		return nil, err
+	}
+	return h.policy.Authorize(pipe, format, x.identity)
 }
 
 // identify returns who the request is from: what a clerk_auth before this handler decided, unless the handler has settings

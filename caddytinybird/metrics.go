@@ -6,6 +6,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
 )
 
 // collectors are built once for the process, so that counters survive reloads, and registered with each
@@ -20,6 +22,7 @@ type collectors struct {
 	limited       *prometheus.CounterVec
 	dropped       *prometheus.CounterVec
 	upstream      *prometheus.HistogramVec
+	eventRows     *prometheus.CounterVec
 }
 
 var metrics = newCollectors()
@@ -38,6 +41,7 @@ func newCollectors() *collectors {
 		requests:      counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", "pipe", "code"),
 		tokens:        counter("tinybird", "tokens_total", "Tinybird tokens used, minted or cached.", "result"),
 		limited:       counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", "pipe"),
+		eventRows:     counter("tinybird", "event_rows_total", "Rows that clients sent, by result.", "result"),
 		dropped:       counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", "pipe"),
 		upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "caddy", Subsystem: "tinybird", Name: "upstream_seconds",
@@ -52,7 +56,7 @@ func newCollectors() *collectors {
 func (c *collectors) register(ctx caddy.Context) {
 	registry := ctx.GetMetricsRegistry()
 	for _, collector := range []prometheus.Collector{
-		c.verifications, c.refreshes, c.auth, c.replaced, c.requests, c.tokens, c.limited, c.dropped, c.upstream,
+		c.verifications, c.refreshes, c.auth, c.replaced, c.requests, c.tokens, c.limited, c.dropped, c.upstream, c.eventRows,
 	} {
 		err := registry.Register(collector)
 		if already := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &already) {
@@ -69,6 +73,14 @@ func (c *collectors) verified(code string) {
 }
 
 func (c *collectors) refreshed(result string) { c.refreshes.WithLabelValues(result).Inc() }
+
+// rows counts what became of the rows of one body.
+func (c *collectors) rows(r ingest.Result) {
+	c.eventRows.WithLabelValues("accepted").Add(float64(r.Successful))
+	c.eventRows.WithLabelValues("quarantined").Add(float64(r.Quarantined))
+	c.eventRows.WithLabelValues("unknown").Add(float64(r.Unknown))
+	c.eventRows.WithLabelValues("refused").Add(float64(r.Refused()))
+}
 
 func (c *collectors) minted(cached bool) {
 	result := "minted"

@@ -38,6 +38,7 @@ func TestP4SecretsAppearNowhere(t *testing.T) {
 	h := testHandler(t, stack)
 	h.Clerk.SecretKey = secretFile(t, "sk_test_planted_secret_key_of_clerk_0123456789")
 	h.UpstreamErrors = "pass"
+	withEvents(t, stack)(h)
 	if err := provision(t, ctx, h); err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +112,16 @@ func secretTraffic(t *testing.T, e *edge, secrets *[]string) string {
 			return &devstack.Fault{Status: status, Body: []byte(`{"error":"invalid authentication token. Invalid token b'` + token + `': "}`)}
 		})
 		ask(e.bearer(t, "cleo"), "/v0/pipes/live_events.json")
+	}
+	sendRows := func(status int) {
+		e.stack.API.Fail(func(r *http.Request) *devstack.Fault {
+			return &devstack.Fault{Status: status, Body: []byte(`{"error":"invalid token ` + r.Header.Get("Authorization") + `"}`)}
+		})
+		got := e.do(t, e.request(t, "ada", http.MethodPost, "/v0/events?name=events&token=planted-query-token-0123456789", []byte(`{}`)))
+		fmt.Fprintf(&answers, "%v %s\n", got.Header, got.body)
+	}
+	for _, status := range []int{202, 400, 403, 404, 429, 500} {
+		sendRows(status)
 	}
 	e.stack.API.Fail(func(*http.Request) *devstack.Fault { return &devstack.Fault{Stop: devstack.DropBeforeHeader} })
 	ask(e.bearer(t, "ben"), "/v0/pipes/live_events.json")

@@ -6,26 +6,39 @@ import (
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 )
 
 // privateWriter keeps what one user is shown out of caches that serve others, and has browsers ask again before they show it
 // after a sign-out. A site that knows nothing of Clerk says nothing of that, and a session in a cookie, unlike one
-// in the Authorization header, does not stop a cache (RFC 9111, 3.5). What the site says itself stays.
+// in the Authorization header, does not stop a cache (RFC 9111, 3.5). What the site says itself stays, unless the answer
+// brings the session along: a cache that stored that would sign others in.
 type privateWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 
-	begun bool
+	session bool // the answer sets Clerk's cookies
+	begun   bool
 }
 
-func newPrivateWriter(w http.ResponseWriter) *privateWriter {
-	return &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}}
+func newPrivateWriter(w http.ResponseWriter, o *clerk.Outcome) *privateWriter {
+	return &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, session: len(o.Cookies) > 0}
 }
+
+// cdnControls are what caches in front of a site obey before Cache-Control (RFC 9213, and its forerunner).
+var cdnControls = []string{"CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "Surrogate-Control"}
 
 // WriteHeader sends the header.
 func (w *privateWriter) WriteHeader(status int) {
 	if !w.begun && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		w.begun = true
-		if h := w.Header(); h["Cache-Control"] == nil {
+		switch h := w.Header(); {
+		case w.session:
+			h.Set("Cache-Control", privateNoStore)
+			for _, name := range cdnControls {
+				h.Del(name)
+			}
+		case h["Cache-Control"] == nil:
 			h.Set("Cache-Control", "private, no-cache")
 		}
 	}

@@ -32,6 +32,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := h.provisionPolicy(site.credentials); err != nil {
 		return err
 	}
+	if err := h.provisionEvents(ctx); err != nil {
+		return err
+	}
 	site.tinybirds = append(site.tinybirds, h)
 	var err error
 	if h.cors, err = newCORSPolicy(h.CORS); err != nil {
@@ -45,6 +48,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	if err := h.provisionTokenEndpoint(base); err != nil {
+		return err
+	}
+	if err := h.provisionTemplateTokens(key, workspace); err != nil {
 		return err
 	}
 	transport, err := loadTransport(ctx, h.TransportRaw, base)
@@ -113,8 +119,8 @@ func (h *Handler) provisionPolicy(credentials []string) error {
 		}
 		c.Pipes = append(c.Pipes, pipe)
 	}
-	if len(c.Pipes) == 0 {
-		return errors.New("no pipe is listed, so nothing could be read; add `pipe <name> { ... }`")
+	if len(c.Pipes) == 0 && len(h.Events) == 0 {
+		return errNothingServed
 	}
 	if c.TokenName != "" && !strings.Contains(c.TokenName, "{clerk.") {
 		h.log.Warn("token name holds no {clerk.*} placeholder, so all tenants are counted together and can use up each other's rate")
@@ -203,6 +209,24 @@ func (h *Handler) provisionTokens(key tinybird.SigningKey, workspace string) err
 	return h.acquireLimiter(workspace, counters)
 }
 
+// provisionTemplateTokens settles whether the tokens of Clerk's template are accepted.
+func (h *Handler) provisionTemplateTokens(key tinybird.SigningKey, workspace string) error {
+	if !h.AcceptTemplateTokens {
+		return nil
+	}
+	if h.verifier == nil {
+		return errors.New("accept_template_tokens needs to know whose tokens they are, and a clerk_auth before tinybird refuses them; add `clerk pk_...` inside tinybird, or as a global option")
+	}
+	for _, pipe := range h.Pipes {
+		if len(pipe.Require) > 0 {
+			h.log.Warn("a token of Clerk's JWT template says nothing of roles and plans, so that it cannot read a pipe with a require line",
+				zap.Strings("pipes", pipe.Names))
+		}
+	}
+	h.templateKey, h.workspaceID = key.Bytes, workspace
+	return nil
+}
+
 // Validate holds the rules that need no placeholder.
 func (h *Handler) Validate() error {
 	if err := checkErrors(h.Errors); err != nil {
@@ -211,7 +235,7 @@ func (h *Handler) Validate() error {
 	if h.UpstreamErrors != "" && h.UpstreamErrors != "hide" && h.UpstreamErrors != "pass" {
 		return fmt.Errorf("upstream_errors %s is not known; use hide or pass", tinybird.Shown(h.UpstreamErrors))
 	}
-	if l := h.Limits; l != nil && (l.Tokens < 0 || l.Counters < 0 || l.URLSize < 0 || l.BodySize < 0) {
+	if l := h.Limits; l != nil && (l.Tokens < 0 || l.Counters < 0 || l.URLSize < 0 || l.BodySize < 0 || l.EventsSize < 0) {
 		return errors.New("limits must be positive")
 	}
 	return nil

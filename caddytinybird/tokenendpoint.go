@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -39,14 +40,14 @@ func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange
 			With("Allow", "GET, POST")
 	}
 	var err error
-	if x.identity, err = h.identify(r, x.visitor); err != nil { //nolint:contextcheck // it takes the request, and with it its context
+	if x.identity, err = h.identify(r, x.visitor); err != nil {
 		return err
 	}
 	set, err := h.policy.AuthorizeAll(x.identity)
 	if err != nil {
 		return err
 	}
-	if _, err := h.limit(w, r, &tinybird.Grant{Pipe: tokenPipe, TokenName: set.TokenName, Rate: set.Rate}); err != nil { //nolint:contextcheck // as in servePipe
+	if _, err := h.limit(w, r, &tinybird.Grant{Pipe: tokenPipe, TokenName: set.TokenName, Rate: set.Rate}); err != nil {
 		return err
 	}
 	rps, err := smallestRate(r, set.Grants)
@@ -122,7 +123,7 @@ func checkTokenEndpoint(endpoint string) error {
 			return fmt.Errorf("token_endpoint %s has an unusual path; use letters, digits and - . _ ~ between single slashes", tinybird.Shown(endpoint))
 		}
 	}
-	if _, _, pipe := tinybird.ParsePath(endpoint); pipe || strings.HasPrefix(endpoint, "/v0/") || endpoint == trackingPath {
+	if _, _, pipe := tinybird.ParsePath(endpoint); pipe || strings.HasPrefix(endpoint, "/v0/") || new(ingest.Policy).Serves(endpoint) {
 		return fmt.Errorf("token_endpoint %s is where pipes are read and rows are sent; choose another path, such as /tinybird/token", tinybird.Shown(endpoint))
 	}
 	return nil

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 	about := `{"u":"6f1c9a52-3f0e-4a53-9d0b-5a1e2c7d8b90","id":"0b7e4c11-8a55-4f0c-b1c3-9e2d7a6f5041","host":"eu_shared"}`
 	for name, value := range map[string]string{
 		"CLERK_PUBLISHABLE_KEY": "pk_test_" + base64.RawStdEncoding.EncodeToString([]byte("clerk.example.invalid$")),
+		"TINYBIRD_APPEND_TOKEN": "p." + strings.Repeat("a", 64),
 		"CLERK_SECRET_KEY":      "sk_test_" + strings.Repeat("k", 42),
 		"TINYBIRD_SIGNING_KEY":  signingKey(about),
 		"HTTPS_PROXY":           "http://127.0.0.1:1",

@@ -19,31 +19,44 @@ const browser = await chromium.launch({
 		"--disable-background-networking",
 		"--disable-component-update",
 		"--disable-sync",
+		"--disable-blink-features=AutomationControlled", // trackers leave out browsers that say that a program drives them
 	],
 });
 
 let context, page;
 let responses = [];
 let messages = [];
+let received = []; // answers with all that is in them, as promises
 
 // One profile after another, each of them new.
 async function begin({ script = true }) {
 	await context?.close();
 	responses = [];
 	messages = [];
+	received = [];
 	context = await browser.newContext({ javaScriptEnabled: script });
 	context.setDefaultTimeout(PATIENCE);
-	context.on("response", (r) => responses.push({
-		method: r.request().method(),
-		url: r.url(),
-		status: r.status(),
-		type: r.request().resourceType(),
-	}));
+	context.on("response", (r) => {
+		responses.push({
+			method: r.request().method(),
+			url: r.url(),
+			status: r.status(),
+			type: r.request().resourceType(),
+		});
+		received.push(whole(r));
+	});
 	context.on("console", (m) => messages.push(`${m.type()}: ${m.text()}`));
 	context.on("weberror", (e) => messages.push(`error: ${e.error()}`));
 	page = await context.newPage();
 	return {};
 }
+
+// All of an answer. One that is no page's any more, and a redirect, have no body.
+const whole = async (r) => ({
+	url: r.url(),
+	header: await r.allHeaders().catch(() => r.headers()),
+	body: await r.text().catch(() => ""),
+});
 
 // Where a navigation ended, after all redirects.
 const landed = (response) => ({ url: page.url(), status: response?.status() ?? 0 });
@@ -64,6 +77,19 @@ function imageThere(url) {
 	});
 }
 
+// Runs in the page.
+const storedThere = () => ({ local: { ...localStorage }, session: { ...sessionStorage }, document: document.documentElement.outerHTML });
+
+// Waits until an element's text matches, and says so if it never does.
+async function awaitText({ selector, pattern }) {
+	try {
+		await page.locator(selector, { hasText: new RegExp(pattern) }).first().waitFor();
+	} catch {
+		throw new Error(`no ${selector} with the text ${pattern}; the page says: ${await page.innerText("body")}`);
+	}
+	return { text: await page.innerText(selector) };
+}
+
 const commands = {
 	begin,
 	open: async ({ url }) => landed(await page.goto(url)),
@@ -76,6 +102,29 @@ const commands = {
 	fetch: (command) => page.evaluate(fetchThere, command),
 	image: ({ url }) => page.evaluate(imageThere, url),
 	evaluate: async ({ script }) => ({ value: await page.evaluate(script) }),
+	await: awaitText,
+	press: async ({ selector }) => {
+		await page.click(selector);
+		return {};
+	},
+	preload: async ({ script }) => {
+		await context.addInitScript(script);
+		return {};
+	},
+	setCookies: async ({ cookies }) => {
+		await context.addCookies(cookies);
+		return {};
+	},
+	screenshot: async ({ path }) => {
+		await page.screenshot({ path, fullPage: true });
+		return {};
+	},
+	holds: async () => ({
+		answers: await Promise.all(received),
+		messages,
+		cookies: await context.cookies(),
+		stored: await page.evaluate(storedThere),
+	}),
 	cookies: async () => ({ cookies: await context.cookies() }),
 	seen: async () => ({ responses: responses.splice(0), messages: messages.splice(0) }),
 	resize: async ({ width, height }) => {

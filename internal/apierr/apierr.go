@@ -125,6 +125,11 @@ func (e *Error) SetHeaders(h http.Header) {
 	maps.Copy(h, e.Header)
 }
 
+type sentence struct {
+	Error string `json:"error"`
+	Code  Code   `json:"code"`
+}
+
 // Body returns the JSON body of the refusal, with a newline at its end.
 func (e *Error) Body() []byte {
 	var body bytes.Buffer
@@ -132,10 +137,9 @@ func (e *Error) Body() []byte {
 	enc.SetEscapeHTML(false) // it is read by people, too
 	// Strings and numbers always encode.
 	_ = enc.Encode(struct {
-		Error string `json:"error"`
-		Code  Code   `json:"code"`
+		sentence
 		*Rows
-	}{e.Message, e.Code, e.Rows})
+	}{sentence{e.Message, e.Code}, e.Rows})
 	return body.Bytes()
 }
 

@@ -55,13 +55,11 @@ func (c *Config) settle() (settled, error) {
 			return s, err
 		}
 	}
-	if c.Domain != "" {
+	if c.Domain != "" && !s.instance.Development { // where it decides nothing, and is localhost:3001 or the like
 		if !isHost(c.Domain) {
 			return s, fmt.Errorf("satellite %q: want the domain of the satellite, such as satellite.example.com", c.Domain)
 		}
-		if !s.instance.Development {
-			s.instance.FrontendAPI = "clerk." + c.Domain
-		}
+		s.instance.FrontendAPI = "clerk." + c.Domain
 	}
 	if s.issuers, err = settleIssuers(c.Issuers); err != nil {
 		return s, err

@@ -2,6 +2,7 @@ package clerk
 
 import (
 	"crypto/rsa"
+	"math/big"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ func TestNewRefuses(t *testing.T) {
 		"issuer empty":        {Config{Issuers: []Issuer{{Keys: keys}}}, "issuer"},
 		"issuer twice":        {Config{Issuers: []Issuer{good[0], good[0]}}, "twice"},
 		"no static key":       {Config{Issuers: []Issuer{{URL: testIssuer, Keys: StaticKey(nil)}}}, "jwt_key"},
+		"large static key":    {Config{Issuers: []Issuer{{URL: testIssuer, Keys: StaticKey(&rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 4095), E: 65537})}}}, "2048 bits"},
 		"empty static key":    {Config{Issuers: []Issuer{{URL: testIssuer, Keys: StaticKey(new(rsa.PublicKey))}}}, "jwt_key"},
 		"party with a slash":  {Config{Issuers: good, AuthorizedParties: []string{"https://app.example.com/"}}, "authorized_parties"},
 		"party upper case":    {Config{Issuers: good, AuthorizedParties: []string{"https://App.example.com"}}, "lower case"},

@@ -20,7 +20,8 @@ const (
 )
 
 // redirectCount says how often the browser was sent to Clerk just now. Of several cookies the largest counts, and what
-// is no number counts as enough: whoever can set a cookie for the domain could keep a browser going round otherwise.
+// is no number, or one that would take long to count up, counts as enough: whoever can set a cookie for the domain could
+// keep a browser going round otherwise.
 func redirectCount(h http.Header) int {
 	count, seen := 0, false
 	eachCookie(h, func(name, value string) {
@@ -28,7 +29,7 @@ func redirectCount(h http.Header) int {
 			return
 		}
 		n, err := strconv.Atoi(decodeCookie(value))
-		if err != nil {
+		if err != nil || n < -maxRedirects {
 			n = maxRedirects
 		}
 		if !seen || n > count {

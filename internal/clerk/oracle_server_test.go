@@ -1,6 +1,7 @@
 package clerk
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -11,13 +12,43 @@ import (
 
 // keyServer is Clerk, of which only the behaviour is real: its key server, and its Backend API.
 type keyServer struct {
-	doc, flaky json.RawMessage
+	doc, later json.RawMessage // later: what comes after two fetches that failed, or after the first
 	name       string
 	down       bool
 	fetches    atomic.Int64
 
 	calls       map[string]int64
 	refreshCall *refreshCall
+}
+
+// keyServer is the one of a case. Documents that are only a behaviour of the server have a name that says which.
+func (o *oracle) keyServer(c *oracleCase) *keyServer {
+	s := &keyServer{name: c.Input.JWKSDocument, doc: o.Meta.JWKSDocuments[c.Input.JWKSDocument], down: c.Input.APIDown}
+	switch s.name {
+	case "flaky":
+		s.later = o.Meta.JWKSDocuments["prodA"]
+	case "rotating":
+		s.doc, s.later = o.Meta.JWKSDocuments["prodA"], o.Meta.JWKSDocuments["replaced"]
+		if c.namesKeyOf(o.Meta.JWKSDocuments["rotated"], s.doc) {
+			s.later = o.Meta.JWKSDocuments["rotated"]
+		}
+	}
+	return s
+}
+
+// namesKeyOf reports whether a step's token names a key that is in one document and not in the other.
+func (c *oracleCase) namesKeyOf(doc, other json.RawMessage) bool {
+	for _, s := range c.Expect.Steps {
+		p, err := parse(s.Token)
+		if err != nil || p.kid() == "" {
+			continue
+		}
+		name := []byte(`"` + p.kid() + `"`)
+		if bytes.Contains(doc, name) && !bytes.Contains(other, name) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *keyServer) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -36,8 +67,12 @@ func (s *keyServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	case "garbage":
 		body = "garbage"
 	case "flaky":
-		if body = string(s.flaky); n <= 2 {
+		if body = string(s.later); n <= 2 {
 			status = http.StatusServiceUnavailable
+		}
+	case "rotating":
+		if n > 1 {
+			body = string(s.later)
 		}
 	}
 	return response(r, status, body), nil
@@ -54,10 +89,10 @@ func response(r *http.Request, status int, body string) *http.Response {
 func (s *keyServer) backend(c *oracleCase) http.RoundTripper {
 	s.calls = map[string]int64{}
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		s.calls[r.Method+" "+r.URL.Path]++
 		if s.down {
 			return nil, context.DeadlineExceeded
 		}
+		s.calls[r.Method+" "+r.URL.Path]++
 		if r.Method == http.MethodGet {
 			return answerNonce(r, c)
 		}

@@ -29,6 +29,9 @@ func IsDocument(r *http.Request) bool {
 // is trusted, the first of X-Forwarded-Host and of X-Forwarded-Proto count. The host is empty if it is none.
 func PublicURL(r *http.Request, forwarded bool) *url.URL {
 	u := &url.URL{Scheme: schemeHTTP, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+	if !strings.HasPrefix(u.Path, "/") { // OPTIONS * and the like: nothing that could run into the host
+		u.Path, u.RawPath = "/", ""
+	}
 	if r.TLS != nil || r.URL.Scheme == schemeHTTPS {
 		u.Scheme = schemeHTTPS
 	}
@@ -104,11 +107,22 @@ func without(u *url.URL, names ...string) string {
 			kept.add(p.name, p.value)
 		}
 	}
-	text := origin(u) + u.EscapedPath()
+	text := origin(u) + pathOf(u)
 	if kept.text == "" {
 		return text
 	}
 	return text + "?" + kept.text
+}
+
+// pathOf is the path as the browser wrote it, also with the two characters that browsers leave alone and net/url escapes.
+func pathOf(u *url.URL) string {
+	if strings.ContainsAny(u.RawPath, "|^") {
+		plain := url.URL{Path: u.Path, RawPath: strings.NewReplacer("|", "%7C", "^", "%5E").Replace(u.RawPath)}
+		if plain.EscapedPath() == plain.RawPath {
+			return u.RawPath
+		}
+	}
+	return u.EscapedPath()
 }
 
 // param is a parameter of a query.

@@ -23,6 +23,7 @@ type decision struct {
 	token    string // the token that was judged, if any
 	identity *Identity
 	failure  *failure
+	pending  *Identity // whose session is not finished, which is the failure then
 
 	// What a Site adds.
 	cookies  []string  // Set-Cookie fields
@@ -160,6 +161,8 @@ func (v *Verifier) decideCandidate(r *visit, c candidate) decision {
 	}
 	d := out(signedOut, f)
 	switch f.reason {
+	case reasonPending:
+		d.pending = id
 	case reasonExpired:
 		if d = v.refresh(r, c); d.state == signedIn {
 			return d

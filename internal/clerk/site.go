@@ -165,6 +165,9 @@ func (s *Site) Authenticate(r *http.Request, at *url.URL) *Outcome {
 	if d.state == handshake {
 		s.shake(q, &d, o)
 	}
+	if d.pending != nil && o.Status != Handshake {
+		d.reason, o.Reason = reasonPending, reasonPending
+	}
 	if o.Status != Handshake && d.identity != nil {
 		o.Status, o.Reason = SignedIn, ""
 		s.v.observe("")
@@ -210,24 +213,28 @@ func (s *Site) decideSession(r *visit, c *session) (d decision, found bool) {
 		d = s.v.decideSession(r, c)
 	}
 	d.notice = errors.Join(notice, d.notice)
-	if d.state == signedIn {
-		s.reconsider(r, &d)
-	} else if away := (*awayError)(nil); errors.As(notice, &away) {
+	away := (*awayError)(nil)
+	switch {
+	case d.state == signedIn:
+		s.reconsider(r, &d, d.identity)
+	case errors.As(notice, &away):
 		return decision{state: signedOut, reason: reasonUnexpected, failure: failAway.because(notice), notice: notice}, true
+	case d.pending != nil:
+		s.reconsider(r, &d, d.pending)
 	}
 	return d, found
 }
 
-// reconsider sends a browser that is signed in through a handshake, if the site's idea of the session could be
-// outdated, or of another organization than its URL is. Where that cannot be done it stays signed in.
-func (s *Site) reconsider(r *visit, d *decision) {
+// reconsider sends a browser that is signed in, or whose session is pending, through a handshake, if the site's idea of
+// the session could be outdated, or of another organization than its URL is. Where that cannot be done it stays as it is.
+func (s *Site) reconsider(r *visit, d *decision, id *Identity) {
 	if !s.handshake || len(d.cookies) > 0 { // it has just been refreshed
 		return
 	}
 	switch {
 	case s.crossOrigin(r):
 		d.state, d.reason = handshake, reasonCrossOrigin
-	case s.target(r.at).differs(d.identity):
+	case s.target(r.at).differs(id):
 		d.state, d.reason = handshake, reasonOrganization
 	}
 }

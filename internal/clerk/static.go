@@ -14,12 +14,15 @@ const minKeyBits = 2048
 
 var errReadOnly = errors.New("the key set is read-only")
 
+// staticKeyBits is the size of the keys that Clerk's dashboard shows. Clerk's SDK can use no other.
+const staticKeyBits = 2048
+
 // StaticKey returns a key set of one key that never changes and answers to every kid: the PEM key of Clerk's
 // dashboard names none. A key that cannot be used is reported by New.
 func StaticKey(pub *rsa.PublicKey) KeySet {
 	k := &staticKey{MemoryJWKSet: jwkset.NewMemoryStorage(), pub: pub}
-	if pub == nil || pub.N == nil || pub.N.BitLen() < minKeyBits {
-		k.err = fmt.Errorf("want an RSA public key of at least %d bits", minKeyBits)
+	if pub == nil || pub.N == nil || pub.N.BitLen() != staticKeyBits {
+		k.err = fmt.Errorf("want an RSA public key of %d bits, as Clerk's dashboard shows it; use a jwks_url for any other", staticKeyBits)
 		return k
 	}
 	if k.jwk, k.err = jwkset.NewJWKFromKey(pub, jwkset.JWKOptions{}); k.err == nil {

@@ -51,7 +51,7 @@ func (c *candidate) unverified() claims {
 	}
 }
 
-// judge decides whether the token is that of a session.
+// judge decides whether the token is that of a session. Of a session that is pending it tells whose, next to the failure.
 func (v *Verifier) judge(ctx context.Context, c candidate) (*Identity, *failure) {
 	switch {
 	case c.known != nil:
@@ -72,7 +72,7 @@ func (v *Verifier) judge(ctx context.Context, c candidate) (*Identity, *failure)
 type verified struct {
 	claims   claims
 	identity *Identity
-	fault    *failure // why it is not that of a session; then there is no identity
+	fault    *failure // why it is not that of a session; then there is no identity but that of a pending one
 }
 
 // verifyToken is the SDK's function of that name: the category of machine tokens, the key, the header, the
@@ -164,6 +164,9 @@ func (v *Verifier) verify(c candidate, i *issuer, s signer) (t *verified, err er
 	}
 	t = &verified{claims: signed}
 	if t.fault = v.checkSession(c.parsed, signed); t.fault != nil {
+		if t.fault == failPend {
+			t.identity = newIdentity(signed)
+		}
 		return t, nil
 	}
 	t.identity = newIdentity(signed)

@@ -25,6 +25,11 @@ type APIOptions struct {
 	// BodyBeatsFixed lets a parameter in the body win over the token's fixed one. Tinybird documents that a fixed
 	// parameter wins over the URL and says nothing of the body; a safe edge does not depend on the answer.
 	BodyBeatsFixed bool
+
+	// Datasources are those that take rows at /v0/events; nil: analytics_events and events.
+	Datasources []string
+	// Append, if set, gets the rows that a data source takes, and says how many were stored and how many put aside.
+	Append func(datasource string, rows [][]byte) (ok, quarantined int, err error)
 }
 
 // WorkspaceID is the workspace of an API that is not given another.
@@ -39,11 +44,15 @@ type API struct {
 	formats        map[string]format
 	rows           *store
 	bodyBeatsFixed bool
+	append         string // a static token for events
+	datasources    []string
+	appender       func(datasource string, rows [][]byte) (ok, quarantined int, err error)
 	limits         buckets
 	log            recorder
 
-	mu   sync.Mutex
-	fail func(*http.Request) *Fault
+	mu     sync.Mutex
+	fail   func(*http.Request) *Fault
+	events map[string][][]byte
 
 	once   sync.Once
 	closed chan struct{}
@@ -65,7 +74,14 @@ func NewAPI(o APIOptions) *API {
 	if o.Pipes == nil {
 		o.Pipes = Pipes()
 	}
+	if o.Datasources == nil {
+		o.Datasources = []string{"analytics_events", "events"}
+	}
 	a := &API{
+		append:         appendToken(o.SigningKey),
+		datasources:    o.Datasources,
+		appender:       o.Append,
+		events:         map[string][][]byte{},
 		workspace:      o.WorkspaceID,
 		key:            o.SigningKey,
 		now:            o.Now,
@@ -120,7 +136,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fail != nil {
 		f = fail(r)
 	}
-	deliver(w, r, a.answer(in, who, bad), f, a.closed)
+	deliver(w, r, a.answer(in, who, bad), f, a.closed) //nolint:contextcheck // the input has the request, and with it its context
 }
 
 func (a *API) answer(in *input, who caller, bad *refusal) answer {
@@ -150,6 +166,9 @@ func (a *API) route(in *input, who caller, out *answer) *refusal {
 		return &refusal{status: http.StatusMethodNotAllowed, text: "Method Not Allowed"}
 	}
 	path := in.r.URL.Path
+	if path == eventsPath {
+		return a.takeEvents(in, who, out)
+	}
 	if path == "/v0/sql" {
 		return a.sql(in, who, "", out)
 	}
@@ -181,10 +200,13 @@ func (a *API) pipe(in *input, who caller, name, ext string, out *answer) *refusa
 	switch {
 	case !exists || !known:
 		return &refusal{status: http.StatusNotFound, text: "The pipe '" + name + "' does not exist", doc: docPipe}
-	case p.Run == nil:
+	case p.Run == nil && p.Exec == nil:
 		return &refusal{status: http.StatusNotFound, text: "The pipe '" + p.Name + "' does not have an endpoint yet", doc: docPipe}
 	case in.sql != "":
 		return a.sql(in, who, ext, out)
+	}
+	if p.Exec != nil {
+		return p.exec(in.r.Context(), a.merge(in, fixed), fm, out)
 	}
 	q, bad := p.bind(a.rows.at(a.now()), a.merge(in, fixed))
 	if bad != nil {

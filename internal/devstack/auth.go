@@ -43,6 +43,8 @@ type caller struct {
 	scopes []map[string]any
 	rps    int
 	admin  bool // the signing key itself was presented
+
+	appends bool // the static token for rows was presented
 }
 
 // authenticate verifies the request's token by Tinybird's rules: HS256 whatever the header says, exp required and
@@ -55,6 +57,10 @@ func (a *API) authenticate(in *input) (caller, *refusal) {
 	c := caller{from: found[0].from, token: found[0].token}
 	if c.token == a.key {
 		c.admin, c.name = true, "workspace admin token"
+		return c, nil
+	}
+	if c.token == a.append {
+		c.appends, c.name = true, "append token"
 		return c, nil
 	}
 	if why, ok := a.verify(&c); !ok {

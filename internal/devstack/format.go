@@ -15,17 +15,18 @@ import (
 // Tinybird; those of Parquet and Prometheus are not documented and are ClickHouse's.
 type format struct {
 	contentType string
+	clickhouse  string // ClickHouse's name for it
 	encode      func(Result) ([]byte, error)
 }
 
 func formats() map[string]format {
 	return map[string]format{
-		"json":         {"application/json; charset=UTF-8", encodeJSON},
-		"ndjson":       {"application/x-ndjson", encodeNDJSON},
-		"csv":          {"text/csv; charset=UTF-8; header=absent", func(r Result) ([]byte, error) { return encodeCSV(r, false), nil }},
-		"csvwithnames": {"text/csv; charset=UTF-8; header=present", func(r Result) ([]byte, error) { return encodeCSV(r, true), nil }},
-		"parquet":      {"application/octet-stream", encodeParquet},
-		"prometheus":   {"text/plain; version=0.0.4; charset=UTF-8", encodePrometheus},
+		"json":         {"application/json; charset=UTF-8", "JSON", encodeJSON},
+		"ndjson":       {"application/x-ndjson", "JSONEachRow", encodeNDJSON},
+		"csv":          {"text/csv; charset=UTF-8; header=absent", "CSV", func(r Result) ([]byte, error) { return encodeCSV(r, false), nil }},
+		"csvwithnames": {"text/csv; charset=UTF-8; header=present", "CSVWithNames", func(r Result) ([]byte, error) { return encodeCSV(r, true), nil }},
+		"parquet":      {"application/octet-stream", "Parquet", encodeParquet},
+		"prometheus":   {"text/plain; version=0.0.4; charset=UTF-8", "Prometheus", encodePrometheus},
 	}
 }
 

@@ -55,7 +55,7 @@ func readInput(w http.ResponseWriter, r *http.Request) (*input, *refusal) {
 
 func (in *input) parseBody() *refusal {
 	text := bytes.TrimSpace(in.raw)
-	if len(text) == 0 || in.r.Method != http.MethodPost {
+	if len(text) == 0 || in.r.Method != http.MethodPost || in.r.URL.Path == eventsPath {
 		return nil
 	}
 	// A media type that cannot be parsed is none, and a bad pair of a form is left out, as in the query.

@@ -1,6 +1,8 @@
 package devstack
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,12 +29,40 @@ type Param struct {
 	Required bool
 }
 
-// Pipe is a pipe with its endpoint. A nil Run is a pipe that has none yet.
+// Pipe is a pipe with its endpoint. One with neither Run nor Exec has none yet.
 type Pipe struct {
 	Name   string
 	ID     string // "t_...": Tinybird answers under it as well
 	Params []Param
 	Run    func(q Query) Result
+
+	// Exec, when set, answers in the place of Params and Run: an engine's own bytes, in ClickHouse's format of that name, for the
+	// parameters as they were given. Its error is answered 400 with its text, a [*QueryError] with its code, too.
+	Exec func(ctx context.Context, params map[string]string, format string) ([]byte, error)
+}
+
+// QueryError is ClickHouse's refusal of a query.
+type QueryError struct {
+	Code int
+	Text string
+}
+
+func (e *QueryError) Error() string { return e.Text }
+
+// exec has the engine answer.
+func (p Pipe) exec(ctx context.Context, params map[string]string, fm format, out *answer) *refusal {
+	body, err := p.Exec(ctx, params, fm.clickhouse)
+	if err != nil {
+		bad := &refusal{status: 400, text: err.Error(), doc: docQuery}
+		if q, ok := errors.AsType[*QueryError](err); ok {
+			bad.text = "[Error] " + q.Text
+			bad.header = map[string]string{"X-DB-Exception-Code": strconv.Itoa(q.Code)}
+		}
+		return bad
+	}
+	out.header.Set("Content-Type", fm.contentType)
+	out.body = body
+	return nil
 }
 
 // Column is a name and a ClickHouse type: String, UInt64, Float64, Date, DateTime or Map(String, String).

@@ -44,7 +44,7 @@ func (a *API) sql(in *input, who caller, ext string, out *answer) *refusal {
 	}
 	fm, ok := a.formats[ext]
 	if !ok {
-		fm = format{"text/tab-separated-values; charset=UTF-8", encodeTSV}
+		fm = format{"text/tab-separated-values; charset=UTF-8", "TabSeparated", encodeTSV}
 	}
 	return write(res, fm, out)
 }

@@ -5,6 +5,7 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -128,11 +129,11 @@ func (u *unpacker) Read(p []byte) (int, error) {
 			err = io.ErrUnexpectedEOF // nothing at all is no gzip
 		}
 		if err != nil {
-			return 0, err
+			return 0, fmt.Errorf("unpack: %w", err)
 		}
 		u.z = z
 	}
-	return u.z.Read(p)
+	return u.z.Read(p) //nolint:wrapcheck // an io.Reader ends in io.EOF as it is
 }
 
 // unreadable is the refusal for a body of which no more could be read.

@@ -42,42 +42,52 @@ func newReader(body io.Reader) *reader { return &reader{src: bufio.NewReaderSize
 // number of the row that an error is about is r.n.
 func (r *reader) next() ([]byte, error) {
 	c, err := r.token()
-	if r.n == 0 && err == nil && c == '[' && !r.list {
-		r.list = true
-		if c, err = r.token(); err == nil && c == ']' {
-			r.done = true
-			c, err = r.token()
-		}
-	} else if r.list && !r.done && err == nil {
-		switch c {
-		case ']':
-			r.done = true
-			c, err = r.token()
-		case ',':
-			c, err = r.token()
-		default:
-			r.n++
-			return nil, r.bad(errSeparator)
-		}
+	separated := true
+	if err == nil {
+		c, separated, err = r.separator(c)
 	}
-	switch {
-	case ended(err) && (!r.list || r.done):
+	if ended(err) && (!r.list || r.done) {
 		return nil, io.EOF
-	case ended(err):
-		r.n++
-		return nil, r.bad(errCutOff)
-	case err != nil:
-		r.n++
-		return nil, unreadable(err)
 	}
 	r.n++
 	switch {
+	case ended(err):
+		return nil, r.bad(errCutOff)
+	case err != nil:
+		return nil, unreadable(err)
 	case r.done:
 		return nil, r.bad(errAfterList)
+	case !separated:
+		return nil, r.bad(errSeparator)
 	case c != '{':
 		return nil, r.bad(errNoObject)
 	}
 	return r.object()
+}
+
+// separator takes what stands before a row, of which c was taken: the beginning of a list, a comma in it, its end, or
+// nothing. It returns the byte after that, and whether it may follow the row before.
+func (r *reader) separator(c byte) (after byte, ok bool, err error) {
+	switch {
+	case r.n == 0 && c == '[':
+		r.list = true
+		after, err = r.token()
+		if err != nil || after != ']' {
+			return after, true, err
+		}
+		c = after
+	case !r.list || r.done:
+		return c, true, nil
+	}
+	switch c {
+	case ']':
+		r.done = true
+	case ',':
+	default:
+		return c, false, nil
+	}
+	after, err = r.token()
+	return after, true, err
 }
 
 // token skips white space and takes the byte after it.
@@ -85,7 +95,7 @@ func (r *reader) token() (byte, error) {
 	for {
 		c, err := r.src.ReadByte()
 		if err != nil || c != ' ' && c != '\t' && c != '\r' && c != '\n' {
-			return c, err
+			return c, err //nolint:wrapcheck // io.EOF has to stay what it is
 		}
 	}
 }
@@ -156,7 +166,8 @@ func (s *scanner) scan(piece []byte) (int, error) {
 		case c == '{' || c == '[':
 			s.depth++
 		case c == '}' || c == ']':
-			if s.depth--; s.depth == 0 {
+			s.depth--
+			if s.depth == 0 {
 				return i + 1, nil
 			}
 		}

@@ -117,7 +117,8 @@ func (w *writer) object(depth int, keep Keep) error {
 		if err != nil {
 			return err
 		}
-		if w.members++; w.members > MaxMembers {
+		w.members++
+		if w.members > MaxMembers {
 			return ErrMembers
 		}
 		kept := true

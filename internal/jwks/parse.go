@@ -22,14 +22,14 @@ const (
 )
 
 var (
-	errNotASet   = errors.New("not a JWK set: a JSON object with an array \"keys\" is needed")
-	errNoneFit   = errors.New("no key in the set can be used: an RSA key for RS256 signatures with a kid is needed")
-	errKeyIsUsed = errors.New("its kid is already taken")
+	errNotASet = errors.New("not a JWK set: a JSON object with an array \"keys\" is needed")
+	errNoneFit = errors.New("no key in the set can be used: an RSA key for RS256 signatures with a kid is needed")
 )
 
 // ParseSet reads a JWK set (RFC 7517) and returns its keys that can verify RS256 signatures: RSA of 2048 to 8192
 // bits with a kid, use absent or "sig", alg absent or "RS256", key_ops absent or with "verify". Any other key is
-// skipped by itself and counted. Of two keys with one kid the first counts. It is an error if no key is left.
+// skipped by itself and counted. Of two keys with one kid the last counts, as it does for Clerk's SDK. It is an error if
+// no key is left.
 //
 // Only the members named here are read, by their exact names: what else a key brings along (a certificate chain, a
 // URL) decides nothing.
@@ -43,18 +43,21 @@ func ParseSet(doc []byte) (keys []jwkset.JWK, skipped int, err error) {
 		return nil, 0, errNotASet
 	}
 	var last error
-	seen := make(map[string]bool, len(raw))
+	at := make(map[string]int, len(raw))
 	for _, r := range raw {
 		k, err := parseKey(r)
-		if kid := k.Marshal().KID; err == nil && seen[kid] {
-			err = errKeyIsUsed
-		}
 		if err != nil {
 			last = err
 			skipped++
 			continue
 		}
-		seen[k.Marshal().KID] = true
+		kid := k.Marshal().KID
+		if i, taken := at[kid]; taken {
+			keys[i] = k
+			skipped++
+			continue
+		}
+		at[kid] = len(keys)
 		keys = append(keys, k)
 	}
 	if len(keys) == 0 && last != nil {

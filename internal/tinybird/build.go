@@ -44,9 +44,8 @@ func Build(w http.ResponseWriter, r *http.Request, g *Grant, lim RequestLimits) 
 		return nil, apierr.New(http.StatusInternalServerError, apierr.Internal, "The request could not be built.").
 			Wrap(errors.New("a grant without a usable pipe and format"))
 	}
-	if upgrades(r.Header) {
-		return nil, apierr.New(http.StatusBadRequest, apierr.BadRequest,
-			"Upgrades are not supported here. Send the request without the Upgrade header.")
+	if err := CheckNoUpgrade(r.Header); err != nil {
+		return nil, err
 	}
 	q := &Question{Path: pathPrefix + g.Pipe + "." + g.Format}
 	switch r.Method {
@@ -102,6 +101,15 @@ func (q *Question) addBody(w http.ResponseWriter, r *http.Request, g *Grant, lim
 	q.Body = body
 	q.Dropped += dropped
 	return nil
+}
+
+// CheckNoUpgrade refuses a request for another protocol. The error is an *apierr.Error: 400.
+func CheckNoUpgrade(h http.Header) error {
+	if !upgrades(h) {
+		return nil
+	}
+	return apierr.New(http.StatusBadRequest, apierr.BadRequest,
+		"Upgrades are not supported here. Send the request without the Upgrade header.")
 }
 
 // upgrades reports whether the client asks for another protocol on the connection (RFC 9110 section 7.8).
