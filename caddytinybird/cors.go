@@ -64,6 +64,10 @@ func (c *corsPolicy) answers(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	preflight := true
+	if r.Method == http.MethodOptions {
+		// The middleware says so of all other methods. Some caches keep answers to this one, against RFC 9110, 9.3.7.
+		w.Header().Add("Vary", "Origin")
+	}
 	c.middleware.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { preflight = false })).ServeHTTP(w, r)
 	return preflight
 }

@@ -84,7 +84,9 @@ type Handler struct {
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 
 	// Accepts the tokens of Clerk's JWT template for Tinybird as well, signed by Clerk with this signing key, so that a front end can
-	// move here before its code changes. What such a token may read is narrowed to this config.
+	// move here before its code changes. What such a token may read is narrowed to this config, and to pipes without conditions; for the
+	// token endpoint and for events it counts for nothing. Where a `clerk_auth` decides who a request is from, it decides alone: this
+	// needs `clerk` settings here or global ones.
 	AcceptTemplateTokens bool `json:"accept_template_tokens,omitempty"`
 
 	// Data sources to which clients may send rows, at `/v0/events` and, as Tinybird's tracker does, at `/api/tracking`.
@@ -190,14 +192,14 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 
 // authorize finds out who the request is from and what it may read.
 func (h *Handler) authorize(r *http.Request, x *exchange, pipe, format string) (*tinybird.Grant, error) {
-	if h.templateKey != nil {
-		id, found, err := h.verifier.Template(r, h.templateKey)
+	if h.templateKey != nil && !h.relies(x.visitor) {
+		id, claims, err := h.verifier.Template(r, h.templateKey)
 		if err != nil {
 			return nil, err
 		}
-		if found {
+		if claims != nil {
 			x.identity = id
-			return h.policy.Narrow(pipe, format, id, h.workspaceID, id.Claims)
+			return h.policy.Narrow(pipe, format, id, h.workspaceID, claims)
 		}
 	}
 	var err error
@@ -211,7 +213,7 @@ func (h *Handler) authorize(r *http.Request, x *exchange, pipe, format string) (
 // of its own, or else what the request's token says.
 func (h *Handler) identify(r *http.Request, v *visitor) (*clerk.Identity, error) {
 	switch {
-	case h.Clerk == nil && v.decided:
+	case h.relies(v):
 		return v.identity, v.refusal
 	case h.verifier == nil:
 		return nil, apierr.New(http.StatusInternalServerError, apierr.Internal, "Something is not set up here. Ask whoever runs this service.").Wrap(errNoClerk)
@@ -219,6 +221,9 @@ func (h *Handler) identify(r *http.Request, v *visitor) (*clerk.Identity, error)
 		return h.verifier.Authenticate(r)
 	}
 }
+
+// relies reports whether a clerk_auth before this handler has the last word on who the request is from.
+func (h *Handler) relies(v *visitor) bool { return h.Clerk == nil && v.decided }
 
 // route knows the one shape of path that is served, and its two methods.
 func (h *Handler) route(r *http.Request, x *exchange) (pipe, format string, err error) {

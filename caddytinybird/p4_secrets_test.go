@@ -38,6 +38,7 @@ func TestP4SecretsAppearNowhere(t *testing.T) {
 	h := testHandler(t, stack)
 	h.Clerk.SecretKey = secretFile(t, "sk_test_planted_secret_key_of_clerk_0123456789")
 	h.UpstreamErrors = "pass"
+	h.TokenEndpoint, h.AcceptTemplateTokens = endpoint, true
 	withEvents(t, stack)(h)
 	if err := provision(t, ctx, h); err != nil {
 		t.Fatal(err)
@@ -103,6 +104,11 @@ func secretTraffic(t *testing.T, e *edge, secrets *[]string) string {
 	} {
 		ask(e.bearer(t, "ada", opts...), "/v0/pipes/live_events.json")
 	}
+	for _, more := range []claims{nil, {"sub": nil}, {"scopes": nil}, {"workspace_id": "planted"}} {
+		ask(templateToken(t, e.stack, more), "/v0/pipes/live_events.json")
+	}
+	// The one answer that holds a token is for its holder, and for no log.
+	*secrets = append(*secrets, e.get(t, "ada", endpoint).handed(t).Token)
 	ask("planted-garbage-token-0123456789", "/v0/pipes/live_events.json?token=planted-query-token-0123456789")
 	*secrets = append(*secrets, "planted-query-token-0123456789")
 	// Tinybird's 403 echoes the token it was shown; so do its other errors here.
@@ -186,7 +192,8 @@ func TestP4KeyInTheWrongPlace(t *testing.T) {
 	for _, line := range []string{
 		"signing_key {" + key + "}", "signing_key {{" + key + "}}", "signing_key {env." + key + "}", "signing_key {file." + key + "}",
 		"signing_key {env.A}{env.B}", "token " + key, key, "errors " + key, "rate_limit 1 burst " + key, "fixed_param a {" + key + "}",
-		"fixed_param " + key + " x", "upstream " + key, "workspace_id " + key, "pipe " + key + " {\n}", "upstream_errors " + key,
+		"fixed_param " + key + " x", "upstream " + key, "workspace_id " + key, "pipe " + key + " {\n}", "upstream_errors " + key, "cors " + key, "token_endpoint " + key,
+		"accept_template_tokens " + key,
 		"clerk " + key, "clerk {\n\tsecret_key {" + clerkKey + "}\n}", "clerk {\n\ttoken_from " + key + "\n}",
 		"clerk {\n\tjwks_url " + key + "\n}", "clerk {\n\tissuer " + key + "\n}", "clerk {\n\tclock_skew " + key + "\n}",
 		"clerk {\n\tauthorized_parties " + clerkKey + "\n}", "clerk {\n\tallow_impersonation " + clerkKey + "\n}",
@@ -215,6 +222,8 @@ func TestP4KeyInTheWrongPlace(t *testing.T) {
 			h.Pipes[0].Require = []Requirement{{Kind: text, Values: []string{text}}}
 		},
 		"format":          func(h *Handler, text string) { h.Pipes[0].Formats = []string{text} },
+		"token endpoint":  func(h *Handler, text string) { h.TokenEndpoint = text },
+		"cors":            func(h *Handler, text string) { h.CORS = []string{text} },
 		"errors":          func(h *Handler, text string) { h.Errors = text },
 		"upstream errors": func(h *Handler, text string) { h.UpstreamErrors = text },
 		"transport":       func(h *Handler, text string) { h.TransportRaw, _ = json.Marshal(map[string]string{"protocol": text}) },

@@ -135,6 +135,8 @@ func TestP5ConfigsFailClosed(t *testing.T) {
 			h.FixedParams = append(h.FixedParams, FixedParam{Name: "ORGANIZATION_ID", Value: "x"})
 		},
 		"reserved":             func(h *Handler) { h.FixedParams = []FixedParam{{Name: "token", Value: "x"}} },
+		"any origin":           func(h *Handler) { h.CORS = []string{"*"} },
+		"origin null":          func(h *Handler) { h.CORS = []string{"null"} },
 		"negative ttl":         func(h *Handler) { h.Token = &Token{TTL: -1} },
 		"endless ttl":          func(h *Handler) { h.Token = &Token{TTL: 1 << 62} },
 		"negative limit":       func(h *Handler) { h.Limits = &Limits{Tokens: -1} },

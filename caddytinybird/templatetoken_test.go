@@ -273,3 +273,43 @@ func TestTemplateTokensNeedClerk(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestAttackTemplateTokenClaims: claims that a template has of its own are not those of a session, though they have their names:
+// they may come from what users say of themselves.
+func TestAttackTemplateTokenClaims(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	e := newEdge(t, stack, func(h *Handler) {
+		acceptTemplates(h)
+		h.FixedParams[0].Value = "{clerk.claims.tenant}"
+		h.Token = &Token{Name: "{clerk.claims.bucket}"}
+	})
+	more := claims{
+		"tenant": devstack.GlobexID, "bucket": "of_my_own", "o": claims{"id": devstack.GlobexID}, "org_id": devstack.GlobexID, "v": 2,
+		"scopes": []any{templateScope("live_events", nil)},
+	}
+	if got := e.show(t, templateToken(t, stack, more), "/v0/pipes/live_events.json"); got.code(t) != "tenant_missing" {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+	more["scopes"] = []any{templateScope("live_events", claims{"organization_id": devstack.AcmeID})}
+	onlyTenant(t, e.show(t, templateToken(t, stack, more), "/v0/pipes/live_events.json"), "acme")
+	if name := stack.API.Requests()[0].Claims["name"]; name != "user_template" {
+		t.Errorf("counted under %v", name)
+	}
+}
+
+// TestTemplateTokenAfterClerkAuth: whom a clerk_auth has decided about, a template's token does not make somebody else, or anybody.
+func TestTemplateTokenAfterClerkAuth(t *testing.T) {
+	t.Parallel()
+	stack := newLiveStack(t)
+	s := newSite(t, stack, "global clerk {pk} {\nglobal issuer {issuer}\nglobal }\n"+
+		strings.Replace(auth, "issuer", "optional\ntoken_from cookie\nissuer", 1)+tinybirdOf(t, stack, "accept_template_tokens"))
+	show := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+templateToken(t, stack, nil)) }
+	if got := s.ask(t, "/v0/pipes/live_events.json", show); got.StatusCode != http.StatusUnauthorized {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+	onlyTenant(t, s.ask(t, "/v0/pipes/live_events.json", func(r *http.Request) {
+		s.withCookies(t, "cleo")(r)
+		show(r)
+	}), "globex")
+}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/golang-jwt/jwt/v5"
 )
 
 // FuzzParseToken: whatever is accepted has one spelling, and nobody but the holder of the key makes an
@@ -48,6 +50,43 @@ func FuzzParseToken(f *testing.F) {
 		uat := "; __client_uat=1; __client_uat" + testSuffix + "=1; __session" + testSuffix + "="
 		r := request(t, "/", http.Header{"Cookie": {"__session=" + token + uat + token}})
 		if id, err := v.Authenticate(r); err == nil && id.UserID != "user_1" {
+			t.Fatalf("accepted %q", token)
+		}
+	})
+}
+
+// FuzzTemplate holds that nothing but a token that the key signed is a template's, and that what such a token says of itself
+// decides about no key: a session's token is never one.
+func FuzzTemplate(f *testing.F) {
+	key := []byte(strings.Repeat("k", 64))
+	mac := func(header, claims any) string {
+		input := segment(f, header) + "." + segment(f, claims)
+		sig, err := jwt.SigningMethodHS256.Sign(input, key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return input + "." + base64.RawURLEncoding.EncodeToString(sig)
+	}
+	good := mac(object{"alg": "HS256", "typ": "JWT"}, testClaims(nil))
+	f.Add(good)
+	f.Add(mac(object{"alg": "HS256"}, `{"sub":"user_1","sub":"user_2"}`))
+	f.Add(mac(object{"alg": "RS256"}, testClaims(nil)))
+	f.Add(mac(object{"alg": "HS256", "crit": []string{"exp"}}, testClaims(nil)))
+	f.Add(mac(object{"alg": "HS256"}, testClaims(object{"iss": "https://elsewhere.example"})))
+	f.Add(sign(f, keyA(), testHeader(object{"alg": "HS256"}), testClaims(nil)))
+	f.Add(goodToken(f))
+	f.Add(strings.Replace(good, ".", "..", 1))
+	v := newVerifier(f, Config{PublishableKey: testKey})
+	f.Fuzz(func(t *testing.T, token string) {
+		r := request(t, "/", http.Header{"Authorization": {"Bearer " + token}})
+		id, claims, err := v.Template(r, key)
+		if err != nil && (id != nil || claims != nil) {
+			t.Fatalf("%q: refused, with claims", token)
+		}
+		if claims == nil {
+			return
+		}
+		if shown, _, _ := strings.Cut(token, " "); strings.TrimRight(shown, "\t") != good || id.UserID != "user_1" || id.Claims != nil {
 			t.Fatalf("accepted %q", token)
 		}
 	})

@@ -11,33 +11,33 @@ import (
 const categoryTemplate = "cl_B7d4PD222AAA"
 
 // Template verifies the token that the request shows if it is one from a JWT template with a signing key of its own, which
-// Clerk signs by HS256. found is false if the request shows no such token: then Authenticate decides about it. The claims
-// are held against the rules for sessions: sub, azp, iss, dates and lifetime. The identity has those claims and the user, and
-// of an organization it knows nothing, since what a template says of one is the template's author's choice. The error is
-// always an [*Error].
+// Clerk signs by HS256. The claims are nil if the request shows no such token: then Authenticate decides about it. They
+// are held against the rules for sessions: sub, azp, iss, dates and lifetime. The identity knows the user, and nothing of an
+// organization or of other claims: what a template calls by the name of a session's claim is its author's choice, and may be
+// something that users set themselves. The error is always an [*Error].
 //
 // The key is never one of the issuer's, and the issuer's are never tried here: a token's header chooses between the two
 // ways of verification once, and neither falls back on the other.
-func (v *Verifier) Template(r *http.Request, key []byte) (id *Identity, found bool, err error) {
+func (v *Verifier) Template(r *http.Request, key []byte) (id *Identity, claims map[string]any, err error) {
 	token := v.shown(r)
 	if token == "" || len(token) > v.maxToken {
-		return nil, false, nil
+		return nil, nil, nil
 	}
 	p, err := parse(token)
 	if err != nil || p.alg() != jwt.SigningMethodHS256.Alg() {
-		return nil, false, nil //nolint:nilerr // Authenticate says what is wrong with it
+		return nil, nil, nil //nolint:nilerr // Authenticate says what is wrong with it
 	}
 	c, f := v.openTemplate(p, key)
 	if f != nil {
 		v.report(f)
-		return nil, true, f.refusal(f.reason)
+		return nil, nil, f.refusal(f.reason)
 	}
 	v.observe("")
 	whole := newIdentity(c)
 	return &Identity{
 		UserID: whole.UserID, Issuer: whole.Issuer, AuthorizedParty: whole.AuthorizedParty,
-		IssuedAt: whole.IssuedAt, ExpiresAt: whole.ExpiresAt, Claims: whole.Claims,
-	}, true, nil
+		IssuedAt: whole.IssuedAt, ExpiresAt: whole.ExpiresAt,
+	}, c, nil
 }
 
 // openTemplate verifies the signature and then the claims.
