@@ -19,7 +19,7 @@ func TestExamplesAreThoseThatRun(t *testing.T) {
 		tested[read(t, file)] = filepath.Base(file)
 	}
 	shown := map[string]bool{}
-	for _, path := range []string{"clients.md", "tracker.md"} {
+	for _, path := range []string{"clients.md", "tracker.md", "migrate-from-clerk-template.md"} {
 		p := readPage(t, path)
 		for _, b := range p.blocks {
 			if !slices.Contains([]string{"jsx", "js", "html"}, b.language) {

@@ -71,7 +71,9 @@ http://` + shopHost + `:{$PORT} {
 
 http://` + apiHost + `:{$PORT} http://{$EDGE} {
 	bind 127.0.0.1
-	import pipes http://` + pagesOnly + `:{$PORT} header cookie query token
+	import pipes http://` + pagesOnly + `:{$PORT} header cookie query token {
+		accept_template_tokens
+	}
 }
 
 http://` + pagesOnly + `:{$PORT} http://` + strangers + `:{$PORT} {

@@ -5,9 +5,13 @@
 
 import { createInterface } from "node:readline";
 import * as sdk from "./examples/sdk.mjs";
+import * as template from "./examples/template.mjs";
 import * as zodBird from "./examples/zod-bird.mjs";
 
-const examples = { sdk, "zod-bird": zodBird };
+// A session whose template makes this token.
+const withTemplate = { topPages: (token) => template.topPages({ getToken: async () => token }) };
+
+const examples = { sdk, template: withTemplate, "zod-bird": zodBird };
 
 const { fetch, setTimeout } = globalThis;
 let answers = [];
