@@ -71,14 +71,16 @@ func checkGrants(name string, rps int, grants []*Grant) error {
 	if len(grants) == 0 || checkTokenName(name) != nil {
 		return errGrant
 	}
-	for i, g := range grants {
+	last := ""
+	for _, g := range grants {
 		if g == nil || !validName(g.Pipe) {
 			return errGrant
 		}
 		// Which of two scopes for one pipe counts is not documented.
-		if i > 0 && grants[i-1].Pipe >= g.Pipe {
+		if g.Pipe <= last {
 			return errGrantOrder
 		}
+		last = g.Pipe
 		// Tinybird takes a limit of 0 or less for none.
 		if rps < 0 || rps > MaxRPS || rps == 0 && g.Rate != nil {
 			return errGrantRate
