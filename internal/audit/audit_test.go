@@ -217,6 +217,38 @@ func TestTotalsOfNothing(t *testing.T) {
 	}
 }
 
+// TestTotals holds that a pipe that answers with totals is read as nobody's when they are zero, and that a single row of others'
+// totals is a leak.
+func TestTotals(t *testing.T) {
+	t.Parallel()
+	total := func(name string, keep func(org string, r devstack.Row) bool) devstack.Pipe {
+		return devstack.Pipe{
+			Name: name, Params: []devstack.Param{{Name: "organization_id", Type: devstack.TypeString, Required: true}},
+			Nodes: []devstack.Node{{Name: "endpoint", SQL: "%\nSELECT count() FROM events WHERE organization_id = {{String(organization_id, required=True)}}"}},
+			Run: func(q devstack.Query) devstack.Result {
+				n := uint64(0)
+				for _, r := range q.Rows {
+					if keep(q.String("organization_id"), r) {
+						n++
+					}
+				}
+				return devstack.Result{Columns: []devstack.Column{{Name: "n", Type: "UInt64"}}, Rows: [][]any{{n}}}
+			},
+		}
+	}
+	s := start(t,
+		total("own_total", func(org string, r devstack.Row) bool { return r.OrganizationID == org }),
+		total("whole_total", func(string, devstack.Row) bool { return true }))
+	o := options(t, s, tinybird.PipeConfig{Names: []string{"own_total", "whole_total"}})
+	o.Tenants = []Tenant{{"": devstack.AcmeID}}
+	r := run(t, o)
+	for i, want := range []string{"", "rows_for_nobody"} {
+		if got := codes(r.Pipes[i]); got != want {
+			t.Errorf("%s: %s", r.Pipes[i].Pipe, got)
+		}
+	}
+}
+
 // TestMissingPipes holds that a pipe that is not there, or not published, is a finding.
 func TestMissingPipes(t *testing.T) {
 	t.Parallel()

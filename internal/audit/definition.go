@@ -213,31 +213,16 @@ func (a *analysis) usage(param string) usage {
 	return u
 }
 
-// guards reports whether each way through the node fails without the parameter.
+// guards reports whether no way through the node can be gone to its end without the parameter.
 func (n *parsedNode) guards(param string) bool {
 	return len(n.paths) > 0 && !slices.ContainsFunc(n.paths, func(p path) bool {
-		if p.aborts || slices.Contains(p.choices, choice{"defined(" + param + ")", true}) && !p.aborts && n.refuses(param) {
+		if p.aborts || slices.Contains(p.choices, choice{"defined(" + param + ")", true}) {
 			return false
 		}
 		return !slices.ContainsFunc(p.pieces, func(q piece) bool {
 			return q.out != nil && slices.ContainsFunc(typedIn(q.out), func(t typed) bool { return t.param == param && t.required && !t.hasDefault })
 		})
 	})
-}
-
-// refuses reports whether the node ends in error() without the parameter.
-func (n *parsedNode) refuses(param string) bool {
-	without := choice{"defined(" + param + ")", false}
-	refused := false
-	for _, p := range n.paths {
-		if slices.Contains(p.choices, without) {
-			if !p.aborts {
-				return false
-			}
-			refused = true
-		}
-	}
-	return refused
 }
 
 // walk calls f with every expression, and whether it is a condition.

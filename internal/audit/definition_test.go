@@ -142,6 +142,11 @@ func TestDefinitions(t *testing.T) {
 		"an unfiltered cte":          {"%\nWITH everything AS (SELECT * FROM events) SELECT count() FROM everything WHERE " + org + " = 'x'", "not_proven"},
 		"a table function":           {"%\nSELECT * FROM s3('https://x') WHERE a = 1 AND " + org + " = 'a'", "not_proven"},
 
+		"left join of everything":    {"%\nSELECT * FROM a LEFT JOIN (SELECT * FROM b WHERE org = " + org + ") b ON a.org = b.org", "not_filtered"},
+		"right join, filtered in ON": {"%\nSELECT * FROM numbers(1) n RIGHT JOIN a ON n.number = a.id AND a.org = " + org, "not_filtered"},
+		"an OR after an AND":         {"%\nSELECT * FROM events WHERE org = " + org + "{% if defined(all) %} AND a OR b {% end %}", "filter_weakened"},
+		"refused only sometimes":     {"%\nSELECT * FROM events WHERE org = {{String(org)}} {% if not defined(org) %} {% if x %} {{error('no')}} {% end %} {% end %}", "param_not_required"},
+
 		// What cannot be decided.
 		"an alias in its place":     {"%\nSELECT " + org + " AS org, x FROM events WHERE org = " + org, "not_proven"},
 		"an alias in WITH":          {"%\nWITH " + org + " AS org SELECT x FROM events WHERE org = " + org, "not_proven"},
