@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
@@ -22,6 +23,28 @@ type accessLine struct {
 	User    string      `json:"clerk_user"`
 	Org     string      `json:"clerk_org"`
 	Headers http.Header `json:"resp_headers"`
+}
+
+// awaitLines returns a log once it has n lines with the text: the last request may be answered before it is logged.
+func awaitLines(t *testing.T, path, text string, n int) []byte {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(30 * time.Second)
+	for {
+		logged, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Count(logged, []byte(text)) >= n && bytes.HasSuffix(logged, []byte("\n")) {
+			return logged
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("the requests are not logged: %s", logged)
+		}
+	}
 }
 
 // TestP4ClerkAuthLogs: the access log tells who a request was from, and no log has a token, also of those that Clerk is sent. It runs
@@ -55,10 +78,7 @@ func TestP4ClerkAuthLogs(t *testing.T) {
 			}
 		}
 	}
-	logged, err := os.ReadFile(logFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	logged := awaitLines(t, logFile, `"logger":"http.log.access`, 8)
 	for _, planted := range []string{secret, "planted", "eyJhbGciOi"} {
 		if bytes.Contains(logged, []byte(planted)) {
 			t.Errorf("%s is in the log: %s", planted, logged)
