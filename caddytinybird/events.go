@@ -1,11 +1,9 @@
 package caddytinybird
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -69,7 +67,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 	if err != nil {
 		return err
 	}
-	return answerEvents(w, result)
+	return writeJSON(w, result.Status, taken{result.Successful, result.Quarantined})
 }
 
 // limitEvents counts the request for its tenant, apart from those that read.
@@ -92,24 +90,10 @@ func (h *Handler) eventsSize() int64 {
 	return h.Limits.EventsSize
 }
 
-// answerEvents answers as Tinybird does, for all batches together.
-func answerEvents(w http.ResponseWriter, result ingest.Result) error {
-	body, err := json.Marshal(struct {
-		Successful  int `json:"successful_rows"`
-		Quarantined int `json:"quarantined_rows"`
-	}{result.Successful, result.Quarantined})
-	if err != nil {
-		return fmt.Errorf("answer: %w", err)
-	}
-	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(len(body)))
-	header.Set("Cache-Control", "private, no-store")
-	header.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(result.Status)
-	// That the client is gone by now changes nothing: the rows were taken.
-	_, _ = w.Write(body)
-	return nil
+// taken is the answer for all batches together, as Tinybird gives it for each.
+type taken struct {
+	Successful  int `json:"successful_rows"`
+	Quarantined int `json:"quarantined_rows"`
 }
 
 // provisionEvents compiles which data sources may be written to, with which stamps.

@@ -59,7 +59,7 @@ func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange
 		return cannotMint(err)
 	}
 	metrics.minted(cached)
-	return writeToken(w, clientToken{Token: token, ExpiresAt: expires.UTC(), API: h.api})
+	return writeJSON(w, http.StatusOK, clientToken{Token: token, ExpiresAt: expires.UTC(), API: h.api})
 }
 
 // smallestRate is the rate that Tinybird holds a token to which reads several pipes. A token has one rate, so that
@@ -81,17 +81,18 @@ func smallestRate(r *http.Request, grants []*tinybird.Grant) (int, error) {
 	return smallest, nil
 }
 
-func writeToken(w http.ResponseWriter, t clientToken) error {
-	body, err := json.Marshal(t)
+// writeJSON answers with an answer of the edge's own, which is for one client.
+func writeJSON(w http.ResponseWriter, status int, answer any) error {
+	body, err := json.Marshal(answer)
 	if err != nil {
-		return cannotMint(err)
+		return fmt.Errorf("answer: %w", err)
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	h.Set("Cache-Control", "private, no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(http.StatusOK)
+	w.WriteHeader(status)
 	// That the client is gone by now changes nothing.
 	_, _ = w.Write(body)
 	return nil
