@@ -40,6 +40,9 @@ const server = createServer(async (request, response) => {
   }
 })
 
+// A connection that this end closed for being idle is the one that the next request may just have been sent on.
+server.keepAliveTimeout = 0
+
 server.listen(0, '127.0.0.1', () => console.log(server.address().port))
 
 process.stdin.resume().on('end', async () => {
