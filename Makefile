@@ -4,6 +4,8 @@
 GO       ?= go
 FUZZTIME ?= 10s
 BENCH    ?= .
+# For the benchmark of the binary, such as BENCHFLAGS='-rounds 9 -sessions 100'; -help lists them.
+BENCHFLAGS ?=
 # Caddy's releases are built with these tags: they leave out the databases of its internal certificate authority.
 TAGS     ?= nobadger,nomysql,nopgx
 LINT      = $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
@@ -49,8 +51,9 @@ fuzz: ## fuzz every target for FUZZTIME (10s)
 		$(GO) test -tags $(TAGS) -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
 	done
 
-bench: ## run the benchmarks; BENCH=regexp picks some
+bench: ## run the benchmarks of the code, then of the binary; BENCH=regexp picks some of the first
 	$(GO) test -tags $(TAGS) -run '^$$' -bench '$(BENCH)' -benchmem ./...
+	$(GO) run ./integration/bench $(BENCHFLAGS)
 
 cover: ## measure what the tests cover; the report is coverage.html
 	$(GO) test -tags $(TAGS) -coverpkg=./caddytinybird/...,./internal/... -coverprofile=coverage.out ./...

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// table is what was measured of some contenders, round by round.
+type table struct {
+	title string
+	base  string // the contender that the others are compared with
+	names []string
+	rows  map[string][]measurement
+	rsa   time.Duration // of one verification, for a table of cold requests
+}
+
+func newTable(title, base string, names ...string) *table {
+	return &table{title: title, base: base, names: names, rows: make(map[string][]measurement)}
+}
+
+func (t *table) add(round int, name string, m measurement) {
+	if len(t.rows[name]) != round {
+		return // measured twice in a round: the order has every contender once
+	}
+	t.rows[name] = append(t.rows[name], m)
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	n := len(values)
+	switch {
+	case n == 0:
+		return 0
+	case n%2 == 1:
+		return values[n/2]
+	default:
+		return (values[n/2-1] + values[n/2]) / 2
+	}
+}
+
+// over is the median of a figure, and of its ratio to the base in the same round.
+func (t *table) over(name string, figure func(measurement) float64) (value, ratio float64) {
+	values := make([]float64, 0, len(t.rows[name]))
+	ratios := make([]float64, 0, len(t.rows[name]))
+	for round, m := range t.rows[name] {
+		values = append(values, figure(m))
+		if b := figure(t.rows[t.base][round]); b > 0 {
+			ratios = append(ratios, figure(m)/b)
+		}
+	}
+	return median(values), median(ratios)
+}
+
+// The figures.
+func perSecond(m measurement) float64 { return float64(m.requests) / m.elapsed.Seconds() }
+func cpuMicros(m measurement) float64 { return m.cpu.Seconds() * 1e6 / float64(max(1, m.requests)) }
+func p50Micros(m measurement) float64 { return m.p50.Seconds() * 1e6 }
+func p99Micros(m measurement) float64 { return m.p99.Seconds() * 1e6 }
+func rssMiB(m measurement) float64    { return float64(m.rss) / (1 << 20) }
+
+func (t *table) String() string {
+	var cells, out strings.Builder
+	cells.WriteString("\trequests/s\t×\tCPU µs/request\t×\tp50 µs\t×\tp99 µs\t×\tRSS MiB\t×\t\n")
+	for _, name := range t.names {
+		cells.WriteString(name + "\t")
+		for _, f := range []func(measurement) float64{perSecond, cpuMicros, p50Micros, p99Micros, rssMiB} {
+			value, ratio := t.over(name, f)
+			fmt.Fprintf(&cells, "%.0f\t%.2f\t", value, ratio)
+		}
+		cells.WriteByte('\n')
+	}
+	out.WriteString("\n" + t.title + "\n")
+	tw := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	// Writing to a strings.Builder does not fail.
+	_, _ = tw.Write([]byte(cells.String()))
+	_ = tw.Flush()
+	if t.rsa == 0 {
+		return out.String()
+	}
+	ratios := make([]float64, 0, len(t.rows["cold"]))
+	for round, m := range t.rows["cold"] {
+		ratios = append(ratios, cpuMicros(m)/(cpuMicros(t.rows["edge"][round])+t.rsa.Seconds()*1e6))
+	}
+	fmt.Fprintf(&out, "cold ÷ (warm + one RSA-2048 verification): %.2f\n", median(ratios))
+	return out.String()
+}
+
+// rsaCost measures one RSA-2048 verification on one core: the least that a new session can cost.
+func rsaCost() time.Duration {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return 0
+	}
+	sum := sha256.Sum256(make([]byte, 900))
+	signature, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:])
+	if err != nil {
+		return 0
+	}
+	const batch = 200
+	var took []float64
+	for range 25 {
+		start := time.Now()
+		for range batch {
+			if rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, sum[:], signature) != nil {
+				return 0
+			}
+		}
+		took = append(took, time.Since(start).Seconds()/batch)
+	}
+	return time.Duration(median(took) * float64(time.Second))
+}
