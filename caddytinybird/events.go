@@ -39,6 +39,9 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 	if x.identity, err = h.identify(r, x.visitor); err != nil {
 		return err
 	}
+	if err := h.checkForgery(r); err != nil {
+		return err
+	}
 	target, err := h.ingest.Target(r.URL.EscapedPath(), r.URL.RawQuery, h.requests.MaxURL)
 	if err != nil {
 		return err

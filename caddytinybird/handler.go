@@ -114,6 +114,7 @@ type Handler struct {
 	requests    tinybird.RequestLimits
 	api         string      // the base URL of Tinybird's API
 	cors        *corsPolicy // nil: no other origin
+	forgery     *http.CrossOriginProtection
 	ingest      *ingest.Policy
 	templateKey []byte // what the tokens of Clerk's template are signed with; nil: none are accepted
 	workspaceID string

@@ -40,6 +40,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if h.cors, err = newCORSPolicy(h.CORS); err != nil {
 		return err
 	}
+	if h.forgery, err = newForgeryCheck(h.CORS); err != nil {
+		return err
+	}
 	key, workspace, base, err := h.resolveWorkspace(ctx)
 	if err != nil {
 		return err
