@@ -1,6 +1,7 @@
 package caddytinybird
 
 import (
+	"maps"
 	"net/http"
 	"testing"
 
@@ -24,9 +25,7 @@ func TestAttackForgedRows(t *testing.T) {
 	beacon := func(target string, header http.Header, signedIn bool) *http.Request {
 		r := e.request(t, "", http.MethodPost, target, []byte(`{"n":1}`))
 		r.Header.Set("Content-Type", "text/plain;charset=UTF-8")
-		for name, values := range header {
-			r.Header[name] = values
-		}
+		maps.Copy(r.Header, header)
 		if signedIn {
 			for _, c := range cookies {
 				r.AddCookie(c)
