@@ -103,6 +103,8 @@ func TestAttackTemplateToken(t *testing.T) {
 		"no user":                       {claims{"sub": nil}, 401, "token_invalid"},
 		"a machine":                     {claims{"sub": "mch_2machine"}, 401, "token_wrong_type"},
 		"impersonated":                  {claims{"act": claims{"sub": "user_staff"}}, 401, "token_invalid"},
+		"a pending session":             {claims{"sts": "pending"}, 401, "session_pending"},
+		"a session of another state":    {claims{"sts": 1}, 401, "token_invalid"},
 		"expired":                       {claims{"exp": now - 60}, 401, "token_expired"},
 		"no expiry":                     {claims{"exp": nil}, 401, "token_invalid"},
 		"for thirty days":               {claims{"exp": now + 30*24*3600}, 401, "token_invalid"},

@@ -113,6 +113,11 @@ func (v *Verifier) checkSession(p *parsed, c claims) *failure {
 	if sid, _ := c.text("sid"); sid == "" && (!v.templates || !p.uncategorized()) {
 		return failType
 	}
+	return v.checkState(c)
+}
+
+// checkState refuses a user who has not finished signing in, and one who is somebody else.
+func (v *Verifier) checkState(c claims) *failure {
 	switch c["sts"] {
 	case nil, "active":
 	case "pending":

@@ -61,8 +61,8 @@ func (v *Verifier) openTemplate(p *parsed, key []byte) (claims, *failure) {
 	if sub, _ := c.text("sub"); strings.HasPrefix(sub, "mch_") {
 		return nil, failType
 	}
-	if c["act"] != nil && !v.impersonation {
-		return nil, failActor
+	if f := v.checkState(c); f != nil {
+		return nil, f
 	}
 	return c, v.rules.check(c, v.choose(c).url, v.now())
 }
