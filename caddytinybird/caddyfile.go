@@ -226,7 +226,7 @@ func (p *handlerParser) checkPipe(pipe Pipe) error {
 		return err
 	}
 	c.Pipes = []tinybird.PipeConfig{own}
-	if c.FixedParams, err = policyParams(p.FixedParams, asWritten); err != nil {
+	if c.FixedParams, err = policyParams("fixed_param", p.FixedParams, asWritten); err != nil {
 		return err
 	}
 	_, err = tinybird.NewPolicy(c)
@@ -234,27 +234,32 @@ func (p *handlerParser) checkPipe(pipe Pipe) error {
 }
 
 func parseFixedParam(params *[]FixedParam, d *caddyfile.Dispenser) error {
+	return parseValue(params, d, "fixed_param", "name", func(p tinybird.FixedParam) error { return tinybird.CheckFixedParam(p, checkPlaceholder) })
+}
+
+// parseValue parses a name, a value and perhaps a type, and adds them to the list. The word is the subdirective, and the noun what
+// it calls its first argument.
+func parseValue(list *[]FixedParam, d *caddyfile.Dispenser, word, noun string, check func(tinybird.FixedParam) error) error {
 	args, err := someArgs(d)
 	if err != nil {
 		return err
 	}
 	if len(args) < 2 || len(args) > 3 {
-		return d.Errf("fixed_param takes a name, a value and at most a type, not %d arguments; write `fixed_param organization_id {clerk.org.id}`", len(args))
+		return d.Errf("%s takes a %s, a value and at most a type, not %d arguments; write `%[1]s organization_id {clerk.org.id}`", word, noun, len(args))
 	}
 	p := FixedParam{Name: args[0], Value: args[1]}
 	if len(args) == 3 {
 		p.Type = args[2]
 	}
-	for _, earlier := range *params {
+	for _, earlier := range *list {
 		if strings.EqualFold(earlier.Name, p.Name) {
-			return d.Errf("fixed_param %s is given twice; keep one of them", p.Name)
+			return d.Errf("%s %s is given twice; keep one of them", word, p.Name)
 		}
 	}
-	check := tinybird.FixedParam{Name: p.Name, Value: p.Value, Type: tinybird.ParamType(p.Type)}
-	if err := tinybird.CheckFixedParam(check, checkPlaceholder); err != nil {
+	if err := check(tinybird.FixedParam{Name: p.Name, Value: p.Value, Type: tinybird.ParamType(p.Type)}); err != nil {
 		return d.WrapErr(err)
 	}
-	*params = append(*params, p)
+	*list = append(*list, p)
 	return nil
 }
 

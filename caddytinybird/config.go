@@ -105,11 +105,11 @@ type Limits struct {
 	EventsSize int64 `json:"events_size,omitempty"`
 }
 
-// policyParams is the fixed parameters as the policy knows them, with what resolve makes of their values.
-func policyParams(configured []FixedParam, resolve func(setting, text string) (string, error)) ([]tinybird.FixedParam, error) {
+// policyParams is what a subdirective of that word lists, as the policies know it, with what resolve makes of the values.
+func policyParams(word string, configured []FixedParam, resolve func(setting, text string) (string, error)) ([]tinybird.FixedParam, error) {
 	fixed := make([]tinybird.FixedParam, 0, len(configured))
 	for _, p := range configured {
-		value, err := resolve("fixed_param "+p.Name, p.Value)
+		value, err := resolve(word+" "+p.Name, p.Value)
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +133,7 @@ func (p *Pipe) policyConfig(resolve func(setting, text string) (string, error)) 
 	if err := checkRate(p.RateLimit); err != nil {
 		return tinybird.PipeConfig{}, err
 	}
-	fixed, err := policyParams(p.FixedParams, resolve)
+	fixed, err := policyParams("fixed_param", p.FixedParams, resolve)
 	if err != nil {
 		return tinybird.PipeConfig{}, err
 	}

@@ -133,15 +133,8 @@ func errNoAppendToken(datasources []string) error {
 
 // sourceConfig is the data sources as the policy knows them, without their token.
 func (e *Events) sourceConfig(resolve func(setting, text string) (string, error)) (ingest.SourceConfig, error) {
-	c := ingest.SourceConfig{Names: e.Datasources}
-	for _, s := range e.Stamp {
-		value, err := resolve("stamp "+s.Name, s.Value)
-		if err != nil {
-			return c, err
-		}
-		c.Stamps = append(c.Stamps, ingest.Stamp{Name: s.Name, Value: value, Type: tinybird.ParamType(s.Type)})
-	}
-	return c, nil
+	stamps, err := policyParams("stamp", e.Stamp, resolve)
+	return ingest.SourceConfig{Names: e.Datasources, Stamps: stamps}, err
 }
 
 // eventsParser is a block with its place, for errors that only all blocks show.
@@ -176,28 +169,7 @@ func parseEvents(p *handlerParser, d *caddyfile.Dispenser) error {
 }
 
 func parseStamp(e *Events, d *caddyfile.Dispenser) error {
-	args, err := someArgs(d)
-	if err != nil {
-		return err
-	}
-	if len(args) < 2 || len(args) > 3 {
-		return d.Errf("stamp takes a field, a value and at most a type, not %d arguments; write `stamp organization_id {clerk.org.id}`", len(args))
-	}
-	s := FixedParam{Name: args[0], Value: args[1]}
-	if len(args) == 3 {
-		s.Type = args[2]
-	}
-	for _, earlier := range e.Stamp {
-		if strings.EqualFold(earlier.Name, s.Name) {
-			return d.Errf("stamp %s is given twice; keep one of them", s.Name)
-		}
-	}
-	check := ingest.Stamp{Name: s.Name, Value: s.Value, Type: tinybird.ParamType(s.Type)}
-	if err := ingest.CheckStamp(check, checkPlaceholder); err != nil {
-		return d.WrapErr(err)
-	}
-	e.Stamp = append(e.Stamp, s)
-	return nil
+	return parseValue(&e.Stamp, d, "stamp", "field", func(p tinybird.FixedParam) error { return ingest.CheckStamp(p, checkPlaceholder) })
 }
 
 // checkEvents holds the rules that only all blocks show, and names the line of what breaks them.

@@ -97,7 +97,7 @@ var errNoClerk = errors.New("nothing says whose sessions are accepted; add `cler
 // provisionPolicy compiles which pipes may be read, by whom, with which parameters. The credentials are the query parameters that
 // hold a session token for a clerk_auth of this site.
 func (h *Handler) provisionPolicy(credentials []string) error {
-	fixed, err := policyParams(h.FixedParams, resolveTemplate)
+	fixed, err := policyParams("fixed_param", h.FixedParams, resolveTemplate)
 	if err != nil {
 		return err
 	}
