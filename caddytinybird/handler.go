@@ -19,6 +19,7 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/wire"
 )
 
 func init() {
@@ -113,6 +114,7 @@ type Handler struct {
 	minter      *tinybird.Minter
 	limiter     *pooledLimiter
 	forwarder   *forward.Forwarder
+	direct      *wire.Client // the forwarder's own connections; nil: all go by the transport
 	requests    tinybird.RequestLimits
 	api         string      // the base URL of Tinybird's API
 	cors        *corsPolicy // nil: no other origin

@@ -60,9 +60,11 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	h.direct = transport.direct
 	h.forwarder = forward.New(forward.Options{
 		Base:          base,
 		Transport:     transport,
+		Direct:        transport.direct,
 		HeaderTimeout: transport.headers,
 		IdleTimeout:   transport.bytes,
 		PassErrors:    h.UpstreamErrors == "pass",
@@ -250,6 +252,9 @@ func (h *Handler) Cleanup() error {
 	errs := []error{h.releaseLimiter()}
 	if h.minter != nil {
 		h.minter.Close()
+	}
+	if h.direct != nil {
+		h.direct.Close()
 	}
 	if h.Clerk != nil {
 		errs = append(errs, h.Clerk.cleanup())

@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -39,8 +38,6 @@ func hasBody(status int) bool {
 func (x *exchange) answer(w http.ResponseWriter, resp *http.Response) error {
 	buf := pieces.Get().(*[pieceSize]byte) //nolint:forcetypeassert // the pool holds nothing else
 	defer pieces.Put(buf)
-	timer := x.giveUpAfter(x.idleTimeout, errIdleTimeout)
-	defer timer.Stop()
 
 	// The first piece is awaited before anything is written, so that an answer which fails until then can
 	// still be turned into an error that says so.
@@ -58,7 +55,6 @@ func (x *exchange) answer(w http.ResponseWriter, resp *http.Response) error {
 	}
 	for {
 		if n > 0 {
-			timer.Stop() // a slow client is not a slow Tinybird
 			if werr := out.write(buf[:n]); werr != nil {
 				return x.aborted(werr)
 			}
@@ -69,7 +65,6 @@ func (x *exchange) answer(w http.ResponseWriter, resp *http.Response) error {
 		if err != nil {
 			return x.aborted(err)
 		}
-		timer.Reset(x.idleTimeout)
 		n, err = readPiece(resp.Body, buf[:])
 	}
 }
@@ -117,9 +112,6 @@ func (s *sink) write(p []byte) error {
 func (x *exchange) aborted(cause error) error {
 	if err := x.gone(); err != nil {
 		return fmt.Errorf("%w: %w", ErrAborted, err)
-	}
-	if c := context.Cause(x.ctx); c != nil {
-		cause = c
 	}
 	return fmt.Errorf("%w: %w", ErrAborted, withoutSecrets(cause, x.token))
 }
