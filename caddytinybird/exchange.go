@@ -18,6 +18,7 @@ const otherPipe = "_other"
 type exchange struct {
 	*visitor
 
+	own     visitor // the visitor, unless a handler before knows one
 	pipe    string
 	outcome forward.Outcome
 }
@@ -39,9 +40,7 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, er
 	if x.outcome.UpstreamStatus != 0 {
 		metrics.answered(x.pipe, x.outcome.UpstreamStatus, x.outcome.Duration)
 	}
-	x.logFields(r)
-	logField(r, zap.String("tinybird_pipe", x.pipe))
-	logField(r, zap.String("tinybird_outcome", code))
+	x.logFields(r, zap.String("tinybird_pipe", x.pipe), zap.String("tinybird_outcome", code))
 	h.report(x, refusal, err)
 
 	switch {

@@ -138,9 +138,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if h.cors.answers(w, r) {
 		return nil
 	}
-	x := exchange{visitor: visitorOf(r), pipe: otherPipe}
-	err := h.serve(w, r, &x)
-	return h.finish(w, r, &x, err)
+	x := &exchange{pipe: otherPipe}
+	x.visitor = visitorOf(r, &x.own)
+	err := h.serve(w, r, x)
+	return h.finish(w, r, x, err)
 }
 
 // serve knows what there is besides pipes.

@@ -123,15 +123,17 @@ func setHeader(h http.Header, resp *http.Response) {
 			h[name] = v[:1:1]
 		}
 	}
+	own := &[...]string{"private, no-store", "nosniff", ""} // not shared: other handlers may write over them
+	h["Cache-Control"] = own[0:1:1]
+	h["X-Content-Type-Options"] = own[1:2:2]
 	if resp.ContentLength >= 0 && hasBody(resp.StatusCode) {
-		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
+		own[2] = strconv.FormatInt(resp.ContentLength, 10)
+		h["Content-Length"] = own[2:3:3]
 	}
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // keeps net/http from guessing one
 	}
 	passReports(h, resp.Header)
-	h["Cache-Control"] = []string{"private, no-store"}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
 }
 
 // passReports hands on what Tinybird says about its database, and about its limit unless the edge has a limit of its own.

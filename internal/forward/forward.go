@@ -127,6 +127,9 @@ func (f *Forwarder) Forward(ctx context.Context, w http.ResponseWriter, q Reques
 
 // causeOf returns what the operator wants to know of an error.
 func causeOf(err error) error {
+	if err == nil {
+		return nil
+	}
 	if refusal := (*apierr.Error)(nil); errors.As(err, &refusal) {
 		return refusal.Err
 	}

@@ -90,11 +90,11 @@ func (x *exchange) request(q *Request) *http.Request {
 		Header: x.header(q),
 		Body:   http.NoBody, // with POST, net/http sends Content-Length: 0 for it
 	}
-	if len(q.Body) > 0 {
-		r.ContentLength = int64(len(q.Body))
-		r.Body = io.NopCloser(bytes.NewReader(q.Body))
+	if body := q.Body; len(body) > 0 {
+		r.ContentLength = int64(len(body))
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		// Lets the transport repeat a request that met a connection which was just being closed.
-		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(q.Body)), nil }
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	}
 	return r
 }

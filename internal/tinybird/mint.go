@@ -35,7 +35,7 @@ type Minter struct {
 	workspace string
 	ttl       time.Duration
 	now       func() time.Time
-	tokens    *otter.Cache[string, minted]
+	tokens    *otter.Cache[cacheKey, minted]
 }
 
 // minted is a signed token and when it expires, on the wall clock, which is the one Tinybird looks at.
@@ -69,7 +69,7 @@ func NewMinter(o MinterOptions) (*Minter, error) {
 	}
 	// No expiry is given to the cache, so it runs no goroutine; a token that is too old is replaced when it
 	// is asked for.
-	tokens, err := otter.New(&otter.Options[string, minted]{MaximumSize: o.MaxTokens})
+	tokens, err := otter.New(&otter.Options[cacheKey, minted]{MaximumSize: o.MaxTokens})
 	if err != nil {
 		return nil, fmt.Errorf("token cache: %w", err)
 	}
@@ -101,7 +101,7 @@ func (m *Minter) mint(name string, rps int, grants ...*Grant) (t minted, cached 
 	if err := checkGrants(name, rps, grants); err != nil {
 		return minted{}, false, fmt.Errorf("mint: %w", err)
 	}
-	key := cacheKey(name, rps, grants)
+	key := cacheKeyOf(name, rps, grants)
 	now := m.now()
 	if t, ok := m.tokens.GetIfPresent(key); ok && m.fresh(t, now) {
 		return t, true, nil

@@ -35,11 +35,13 @@ type conn struct {
 	until  time.Time     // the deadline that is set
 	idleAt time.Time     // since when
 	probe  probe
+	hangUp func() // close, made once
 }
 
 func newConn(c *Client, nc net.Conn) *conn {
 	cn := &conn{nc: nc, client: c}
 	cn.in = bufio.NewReaderSize(cn, bufferSize)
+	cn.hangUp = cn.close
 	under := nc
 	if secure, ok := nc.(*tls.Conn); ok {
 		cn.tls = secure
@@ -63,9 +65,8 @@ func (cn *conn) Read(p []byte) (int, error) {
 		p = p[:cn.left]
 	}
 	if cn.wait > 0 {
-		cn.until = time.Now().Add(cn.wait)
-		if err := cn.nc.SetReadDeadline(cn.until); err != nil {
-			return 0, err //nolint:wrapcheck // the caller says what it was doing
+		if err := cn.allow(time.Now().Add(cn.wait), cn.wait); err != nil {
+			return 0, err
 		}
 	}
 	n, err := cn.nc.Read(p)
@@ -78,7 +79,7 @@ func (cn *conn) Read(p []byte) (int, error) {
 func (cn *conn) ask(ctx context.Context, request []byte, deadline time.Time) (*http.Response, error) {
 	a := &Answer{cn: cn}
 	if ctx.Done() != nil {
-		a.stop = context.AfterFunc(ctx, cn.close)
+		a.stop = context.AfterFunc(ctx, cn.hangUp)
 	}
 	resp, err := cn.exchange(request, deadline)
 	if err != nil {
@@ -97,9 +98,9 @@ func (cn *conn) ask(ctx context.Context, request []byte, deadline time.Time) (*h
 }
 
 func (cn *conn) exchange(request []byte, deadline time.Time) (*http.Response, error) {
-	cn.heard, cn.left, cn.wait, cn.until = false, cn.client.MaxHeader, 0, deadline
-	if err := cn.nc.SetDeadline(deadline); err != nil {
-		return nil, err //nolint:wrapcheck // the caller says what it was doing
+	cn.heard, cn.left, cn.wait = false, cn.client.MaxHeader, 0
+	if err := cn.allow(deadline, cn.client.HeaderTimeout); err != nil {
+		return nil, err
 	}
 	if _, err := cn.nc.Write(request); err != nil {
 		return nil, err //nolint:wrapcheck // as above
@@ -118,6 +119,17 @@ func (cn *conn) exchange(request []byte, deadline time.Time) (*http.Response, er
 	return nil, errInterim
 }
 
+// allow sees that the connection waits until then at least. Each time it moves the deadline it adds a little to it, so that
+// not every request has to: that costs more than looking at the clock.
+func (cn *conn) allow(until time.Time, wait time.Duration) error {
+	slack := min(wait/16, time.Second)
+	if !cn.until.Before(until) && cn.until.Before(until.Add(2*slack)) {
+		return nil
+	}
+	cn.until = until.Add(slack)
+	return cn.nc.SetDeadline(cn.until) //nolint:wrapcheck // the caller says what it was doing
+}
+
 // stale tells whether the error is that of a connection which the server had closed before it saw the request.
 func (cn *conn) stale(err error) bool {
 	return cn.reused && !cn.heard && !errors.Is(err, os.ErrDeadlineExceeded)
@@ -130,8 +142,11 @@ func (cn *conn) usable(now time.Time) bool {
 		return false
 	}
 	// A deadline that is over would keep the system from being asked.
-	if !now.Before(cn.until) && cn.nc.SetReadDeadline(time.Time{}) != nil {
-		return false
+	if !now.Before(cn.until) {
+		cn.until = time.Time{}
+		if cn.nc.SetDeadline(time.Time{}) != nil {
+			return false
+		}
 	}
 	return cn.raw == nil || cn.probe.silent(cn.raw)
 }
@@ -140,7 +155,7 @@ func (cn *conn) usable(now time.Time) bool {
 // not ask the network.
 func (cn *conn) quiet() bool {
 	cn.until = past
-	if cn.tls.SetReadDeadline(past) != nil {
+	if cn.tls.SetDeadline(past) != nil {
 		return false
 	}
 	var one [1]byte
@@ -178,7 +193,7 @@ func (a *Answer) GiveUpAfter(d time.Duration) {
 		return
 	}
 	a.cn.wait, a.cn.until = 0, time.Now().Add(d)
-	_ = a.cn.nc.SetReadDeadline(a.cn.until) // if it fails, reading does
+	_ = a.cn.nc.SetDeadline(a.cn.until) // if it fails, reading does
 }
 
 // Close ends the request. An answer that was not read to its end takes its connection with it.
