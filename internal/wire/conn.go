@@ -182,9 +182,9 @@ func (a *Answer) Read(p []byte) (int, error) {
 	n, err := a.src.Read(p)
 	if err != nil {
 		a.over = err
-		a.release(err == io.EOF) //nolint:errorlint // an error that wraps io.EOF is another one
+		a.release(err == io.EOF)
 	}
-	return n, err //nolint:wrapcheck // the caller says what it was doing
+	return n, err
 }
 
 // GiveUpAfter bounds the time for all that is left of the body.
