@@ -18,12 +18,18 @@ var limiters = caddy.NewUsagePool()
 type pooledLimiter struct {
 	*ratelimit.Limiter
 
-	mu     sync.Mutex
-	bounds map[*Handler]int
+	told throttle // about tenants that reached their limit
+
+	mu      sync.Mutex
+	bounds  map[*Handler]int
+	largest int
 }
 
 // Destruct has nothing to end: a limiter runs nothing in the background.
-func (*pooledLimiter) Destruct() error { return nil }
+func (l *pooledLimiter) Destruct() error {
+	evictedBefore.Add(l.Evicted())
+	return nil
+}
 
 // bound sets what a user asks for, 0 for the default, or with leave forgets the user.
 func (l *pooledLimiter) bound(user *Handler, maxKeys int, leave bool) {
@@ -41,8 +47,16 @@ func (l *pooledLimiter) bound(user *Handler, maxKeys int, leave bool) {
 		largest = max(largest, n)
 	}
 	if largest > 0 {
+		l.largest = largest
 		l.SetMaxKeys(largest)
 	}
+}
+
+// maxKeys is the bound that holds.
+func (l *pooledLimiter) maxKeys() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.largest, ratelimit.MinMaxKeys)
 }
 
 // acquireLimiter takes the limiter of a workspace.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/cachestat"
 )
 
 // digest of a token stands for it in memory, so that no token does.
@@ -30,6 +32,7 @@ type entry struct {
 // the process's, and keys that were replaced, end an entry at once. Its own expiry only frees memory.
 type cache struct {
 	entries *otter.Cache[digest, *entry]
+	lookups cachestat.Counter
 }
 
 func newCache(size int) (*cache, error) {
@@ -50,14 +53,16 @@ func (c *cache) close() { c.entries.StopAllGoroutines() }
 // get returns an entry that is as good as a verification now. nbf and iat stay as they were judged.
 func (c *cache) get(key digest, r *rules, now time.Time) (*entry, bool) {
 	e, ok := c.entries.GetIfPresent(key)
-	if !ok {
-		return nil, false
-	}
-	if r.expired(e.exp, now) || e.keys.Generation() != e.generation {
+	if ok && (r.expired(e.exp, now) || e.keys.Generation() != e.generation) {
 		c.entries.Invalidate(key)
-		return nil, false
+		e, ok = nil, false
 	}
-	return e, true
+	c.lookups.Count(ok)
+	return e, ok
+}
+
+func (c *cache) stats() cachestat.Stats {
+	return c.lookups.Of(c.entries.EstimatedSize(), int(c.entries.GetMaximum())) //nolint:gosec // it was given as an int
 }
 
 func (c *cache) put(key digest, e *entry) { c.entries.Set(key, e) }
