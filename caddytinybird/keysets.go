@@ -165,15 +165,16 @@ func (s *keySet) Save(ctx context.Context, doc []byte) error {
 // observe tells the operator about each attempt to load the keys.
 func (s *keySet) observe(e jwks.Event) {
 	log := s.current().log
+	if e.Source == jwks.SourceNetwork { // else it is about Caddy's storage
+		metrics.refreshed(e.Err)
+	}
 	if e.Err != nil {
-		metrics.refreshed("failed")
 		if c := log.Check(zap.WarnLevel, "keys of Clerk could not be loaded"); c != nil {
 			c.Write(zap.String("url", e.URL), zap.String("source", e.Source), zap.Error(e.Err), zap.Duration("next_try", e.Next))
 		}
 		s.tellFailed(e)
 		return
 	}
-	metrics.refreshed("ok")
 	if e.Skipped > 0 && e.SkippedChanged {
 		log.Warn("some of Clerk's keys were skipped; only RSA keys of at least 2048 bits for signatures are usable",
 			zap.String("url", e.URL), zap.Int("skipped", e.Skipped), zap.Int("keys", e.Keys))

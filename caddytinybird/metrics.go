@@ -89,7 +89,13 @@ func (c *collectors) verified(code string) {
 	c.verifications.of(code).Inc()
 }
 
-func (c *collectors) refreshed(result string) { c.refreshes.of(result).Inc() }
+func (c *collectors) refreshed(err error) {
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	c.refreshes.of(result).Inc()
+}
 
 // rows counts what became of the rows of one body.
 func (c *collectors) rows(r ingest.Result) {

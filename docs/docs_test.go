@@ -178,24 +178,6 @@ func TestEveryCodeIsDescribed(t *testing.T) {
 	sameSet(t, "the headings of errors.md", codes, firstGroups(heading, errors.prose))
 }
 
-// TestMetricsAreDescribed compares the names in metrics.go with those in logs.md, both ways.
-func TestMetricsAreDescribed(t *testing.T) {
-	t.Parallel()
-	isMetric := regexp.MustCompile(`^[a-z_]+_(?:total|seconds|bytes)$`)
-	var names []string
-	ast.Inspect(parse(t, "../caddytinybird/metrics.go"), func(n ast.Node) bool {
-		if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
-			if name, err := strconv.Unquote(literal.Value); err == nil && isMetric.MatchString(name) {
-				names = append(names, name)
-			}
-		}
-		return true
-	})
-	logs := readPage(t, "logs.md")
-	row := regexp.MustCompile("(?m)^\\| `caddy_(?:clerk|tinybird)_([a-z_]+)` \\|")
-	sameSet(t, "the table of metrics in logs.md", names, firstGroups(row, logs.section(t, "Metrics")))
-}
-
 // TestLogMessagesExist looks for every message of logs.md in the source.
 func TestLogMessagesExist(t *testing.T) {
 	t.Parallel()

@@ -32,7 +32,7 @@ type entry struct {
 // the process's, and keys that were replaced, end an entry at once. Its own expiry only frees memory.
 type cache struct {
 	entries *otter.Cache[digest, *entry]
-	lookups cachestat.Counter
+	lookups cachestat.Counter // one for each token that is shown
 }
 
 func newCache(size int) (*cache, error) {
@@ -53,12 +53,14 @@ func (c *cache) close() { c.entries.StopAllGoroutines() }
 // get returns an entry that is as good as a verification now. nbf and iat stay as they were judged.
 func (c *cache) get(key digest, r *rules, now time.Time) (*entry, bool) {
 	e, ok := c.entries.GetIfPresent(key)
-	if ok && (r.expired(e.exp, now) || e.keys.Generation() != e.generation) {
-		c.entries.Invalidate(key)
-		e, ok = nil, false
+	if !ok {
+		return nil, false
 	}
-	c.lookups.Count(ok)
-	return e, ok
+	if r.expired(e.exp, now) || e.keys.Generation() != e.generation {
+		c.entries.Invalidate(key)
+		return nil, false
+	}
+	return e, true
 }
 
 func (c *cache) stats() cachestat.Stats {
