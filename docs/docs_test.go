@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 )
 
 // page is a Markdown file.
@@ -176,6 +178,28 @@ func TestEveryCodeIsDescribed(t *testing.T) {
 	heading := regexp.MustCompile("(?m)^### ([a-z_]+)$")
 	sameSet(t, "the README's table of errors", codes, firstGroups(row, readme.section(t, "Errors")))
 	sameSet(t, "the headings of errors.md", codes, firstGroups(heading, errors.prose))
+}
+
+// TestEveryCodeIsExplained: the section of each code says what it comes from, how to see that and what to do, and is where the logs
+// lead to.
+func TestEveryCodeIsExplained(t *testing.T) {
+	t.Parallel()
+	module := firstGroups(regexp.MustCompile(`(?m)^module (.+)$`), read(t, "../go.mod"))[0]
+	p := readPage(t, "errors.md")
+	anchors := p.anchors()
+	for _, code := range stringConstants(t, "../internal/apierr/apierr.go", "Code") {
+		if got, want := apierr.Code(code).Help(), "https://"+module+"/blob/main/docs/errors.md#"+code; got != want || !anchors[code] {
+			t.Errorf("the logs lead to %s, want %s", got, want)
+		}
+		section, last := p.section(t, code), 0
+		for _, part := range []string{"- **Cause:** ", "- **See it:** ", "- **Fix:** "} {
+			at := strings.Index(section, "\n"+part)
+			if at < last || strings.Count(section, part) != 1 {
+				t.Errorf("%s: no %q in its place", code, part)
+			}
+			last = at
+		}
+	}
 }
 
 // TestLogMessagesExist looks for every message of logs.md in the source.
