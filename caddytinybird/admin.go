@@ -3,6 +3,7 @@ package caddytinybird
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
@@ -44,13 +45,15 @@ func (*AdminAPI) serveStatus(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Allow", http.MethodGet)
 		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: errors.New("method not allowed; use GET")}
 	}
+	text, err := json.MarshalIndent(statusOf(caddy.ActiveContext()), "", "\t")
+	if err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "\t")
 	// That the client is gone by now changes nothing.
-	_ = enc.Encode(statusOf(caddy.ActiveContext()))
+	_, _ = w.Write(append(text, '\n'))
 	return nil
 }
 

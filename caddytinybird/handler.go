@@ -138,7 +138,8 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	x := exchange{visitor: visitorOf(r), pipe: otherPipe, span: spanOf(r)}
+	x := exchange{visitor: visitorOf(r), pipe: otherPipe}
+	x.follow(r)
 	if h.cors.answers(w, r) {
 		h.preflight(r, &x)
 		return nil

@@ -11,6 +11,9 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
 )
 
+// labelPipe is the label of what is counted by pipe.
+const labelPipe = "pipe"
+
 // collectors are built once for the process, so that counters survive reloads, and registered with each
 // config's registry. Labels are bounded: results, codes, addresses of keys, and pipes that a config lists.
 type collectors struct {
@@ -55,14 +58,14 @@ func newCollectors() *collectors {
 	c.tokens = results("tinybird", "tokens_total", "Tinybird tokens used, minted or cached.", "minted", "cached")
 	c.eventRows = results("tinybird", "event_rows_total", "Rows that clients sent, by result.",
 		"accepted", "quarantined", "unknown", "refused")
-	c.requests = counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", "pipe", "code")
-	c.limited = counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", "pipe")
-	c.dropped = counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", "pipe")
+	c.requests = counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", labelPipe, "code")
+	c.limited = counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", labelPipe)
+	c.dropped = counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", labelPipe)
 	c.upstream = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: "caddy", Subsystem: "tinybird", Name: "upstream_seconds",
 		Help:    "Time from asking Tinybird to the headers of its answer, or to giving up.",
 		Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
-	}, []string{"pipe", "status_class"})
+	}, []string{labelPipe, "status_class"})
 	c.all = append(c.all, c.upstream, newPoolCollector())
 	for _, name := range noPipes {
 		c.pipe(name).users++ // they stay

@@ -115,14 +115,15 @@ func (c *collectors) releasePipes(names []string) {
 	defer c.mu.Unlock()
 	for _, name := range names {
 		p := c.pipes[name]
-		if p.users--; p.users > 0 {
+		p.users--
+		if p.users > 0 {
 			continue
 		}
 		p.mu.Lock()
 		p.ended = true
 		p.mu.Unlock()
 		delete(c.pipes, name)
-		of := prometheus.Labels{"pipe": name}
+		of := prometheus.Labels{labelPipe: name}
 		c.requests.DeletePartialMatch(of)
 		c.limited.DeletePartialMatch(of)
 		c.dropped.DeletePartialMatch(of)

@@ -1,7 +1,6 @@
 package caddytinybird
 
 import (
-	"encoding/json"
 	"math"
 	"net/http"
 	"os"
@@ -287,7 +286,10 @@ func TestSeriesAreMadeOnce(t *testing.T) {
 	}
 }
 
-// TestCountingAllocatesNothing: what is counted, and not traced, of a request that is answered costs no memory.
+// TestCountingAllocatesNothing: what is counted, and not traced, of a request that is answered costs no memory. It runs
+// alone, because whatever runs beside it would count.
+//
+//nolint:paralleltest // see above
 func TestCountingAllocatesNothing(t *testing.T) {
 	h := testHandler(t, newStack(t, devstack.Options{}))
 	if err := provision(t, newContext(t, t.TempDir()), h); err != nil {
@@ -297,7 +299,7 @@ func TestCountingAllocatesNothing(t *testing.T) {
 	x := &exchange{visitor: new(visitor), pipe: "live_events"}
 	x.outcome.UpstreamStatus, x.outcome.Duration = http.StatusOK, time.Millisecond
 	if n := testing.AllocsPerRun(100, func() {
-		x.span = spanOf(r)
+		x.follow(r)
 		x.step(stepIdentify)
 		x.minted(true)
 		h.built(x, 1)
@@ -347,16 +349,6 @@ func TestTinybirdAway(t *testing.T) {
 	if text := gather(t, ctx); !strings.Contains(text, `caddy_tinybird_upstream_seconds_count{pipe="never_answers",status_class="none"} 1`+"\n") {
 		t.Errorf("not timed: %s", linesWith(text, "never_answers"))
 	}
-}
-
-// fieldsOf is a line of a log.
-func fieldsOf(t testing.TB, line string) map[string]any {
-	t.Helper()
-	fields := make(map[string]any)
-	if err := json.Unmarshal([]byte(line), &fields); err != nil {
-		t.Fatalf("%v: %s", err, line)
-	}
-	return fields
 }
 
 // TestMetricsAreDescribed compares what is registered with the table of the documentation: names, types and labels, both ways.

@@ -25,7 +25,7 @@ const maxHandling = 8
 
 // notifier emits events in the name of a module, for the handlers that the config binds to them.
 type notifier struct {
-	ctx      caddy.Context //nolint:containedctx // Caddy's events belong to the context of a module
+	ctx      caddy.Context
 	app      *caddyevents.App
 	started  atomic.Bool
 	handling chan struct{}

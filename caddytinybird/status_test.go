@@ -59,10 +59,10 @@ func TestStatus(t *testing.T) {
 	}
 	s := statusOf(ctx)
 	site := s.Sites[0]
-	if want := (cacheStatus{Size: 1, Max: 123, Hits: 3, Misses: 1, HitRatio: ptr(0.75)}); !reflect.DeepEqual(site.Tokens, want) {
+	if want := (cacheStatus{Size: 1, Max: 123, Hits: 3, Misses: 1, HitRatio: new(0.75)}); !reflect.DeepEqual(site.Tokens, want) {
 		t.Errorf("tokens %+v", site.Tokens)
 	}
-	if want := (cacheStatus{Size: 1, Max: 10_000, Hits: 3, Misses: 1, HitRatio: ptr(0.75)}); !reflect.DeepEqual(s.Clerk[0].Sessions, want) {
+	if want := (cacheStatus{Size: 1, Max: 10_000, Hits: 3, Misses: 1, HitRatio: new(0.75)}); !reflect.DeepEqual(s.Clerk[0].Sessions, want) {
 		t.Errorf("sessions %+v", s.Clerk[0].Sessions)
 	}
 	if c := s.Clerk[0]; !slices.Equal(c.Issuers, []string{stack.IssuerURL}) {
@@ -98,8 +98,6 @@ func TestStatus(t *testing.T) {
 		t.Errorf("key set %+v", k)
 	}
 }
-
-func ptr[T any](v T) *T { return &v }
 
 // TestStatusOfKeysThatFail: the last error, how often it came, and that there are no keys.
 func TestStatusOfKeysThatFail(t *testing.T) {

@@ -20,20 +20,18 @@ const (
 	stepForward   = "tinybird.forward"
 )
 
-// spanOf returns the span that Caddy's handler `tracing` made for the request, or nil if there is none or it is not
-// recorded. What goes up to Tinybird then has that span for its parent, in the W3C's headers whatever others OTEL_PROPAGATORS
-// names. Without a span it has the client's.
-func spanOf(r *http.Request) trace.Span {
+// follow finds the span that Caddy's handler `tracing` made for the request. What goes up to Tinybird then has that span for its
+// parent, in the W3C's headers whatever others OTEL_PROPAGATORS names. Without a span it has the client's.
+func (x *exchange) follow(r *http.Request) {
 	span := trace.SpanFromContext(r.Context())
 	if !span.SpanContext().IsValid() {
-		return nil
+		return
 	}
 	r.Header.Del("Tracestate") // of a client whose traceparent was not taken
 	propagation.TraceContext{}.Inject(r.Context(), propagation.HeaderCarrier(r.Header))
-	if !span.IsRecording() {
-		return nil
+	if span.IsRecording() {
+		x.span = span
 	}
-	return span
 }
 
 // step puts a step that was passed into the trace. A refusal comes before the event of its step.

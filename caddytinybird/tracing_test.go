@@ -64,7 +64,7 @@ func (m *spanMemory) await(t *testing.T, name string, n int) tracetest.SpanStubs
 func attributesOf(s tracetest.SpanStub) map[string]string {
 	found := make(map[string]string)
 	for _, a := range s.Attributes {
-		found[string(a.Key)] = a.Value.Emit()
+		found[string(a.Key)] = a.Value.String()
 	}
 	return found
 }

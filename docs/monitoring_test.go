@@ -11,10 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-func init() {
-	caddy.RegisterModule(execHandler{})
-}
-
 // execHandler stands in for the plugin `exec` of events, which is another project's. That the events reach it is shown by
 // the tests of caddytinybird.
 type execHandler struct {

@@ -122,7 +122,7 @@ func TestMetricsThroughReloads(t *testing.T) {
 		}
 		// Also while Caddy shows the metrics of a config that it did not take.
 		if n%2 == 0 {
-			if status, _ := e.load(t, config("rejected_pipe rejected_pipe")); status == http.StatusOK {
+			if status, _ := e.load(t, config("live_events rejected_pipe")); status == http.StatusOK {
 				t.Fatal("a pipe listed twice was accepted")
 			}
 			if status, _ := e.load(t, "{\n"+globalOptions+"\n}\nhttp://{$EDGE} {\n no_such_directive\n}\n"); status == http.StatusOK {
@@ -238,8 +238,9 @@ http://site.test:{$PORT} {
 		}
 	}
 	check(0)
+	client := &http.Client{Timeout: patience}
 	for n := 1; n <= 5; n++ {
-		if code, answer := e.load(t, strings.Replace(config(n), "pipe top_pages", "pipe top_pages top_pages", 1)); code == http.StatusOK {
+		if code, answer := e.load(t, strings.Replace(config(n), "pipe top_pages", "pipe live_events", 1)); code == http.StatusOK {
 			t.Fatalf("accepted: %s", answer)
 		}
 		check(n - 1)
@@ -247,7 +248,7 @@ http://site.test:{$PORT} {
 		var asking sync.WaitGroup
 		for range 4 {
 			asking.Go(func() {
-				resp, err := http.Get("http://" + e.admin + "/tinybird/status")
+				resp, err := client.Get("http://" + e.admin + "/tinybird/status")
 				if err != nil {
 					return // the endpoint moves
 				}

@@ -60,10 +60,10 @@ func TestNoEndpoint(t *testing.T) {
 func TestNeedsHelp(t *testing.T) {
 	t.Parallel()
 	for e, want := range map[*Error]bool{
-		New(http.StatusBadRequest, BadQuery, ""):                   false,
-		New(http.StatusUnauthorized, TokenExpired, ""):             true,
-		New(http.StatusForbidden, TenantMissing, ""):               true,
-		NoEndpoint():                                               false,
+		New(http.StatusBadRequest, BadQuery, ""):       false,
+		New(http.StatusUnauthorized, TokenExpired, ""): true,
+		New(http.StatusForbidden, TenantMissing, ""):   true,
+		NoEndpoint(): false,
 		New(http.StatusConflict, EventsIncomplete, ""):             true,
 		New(http.StatusTooManyRequests, RateLimited, ""):           false,
 		New(http.StatusInternalServerError, Internal, ""):          true,
