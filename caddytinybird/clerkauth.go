@@ -148,7 +148,7 @@ func (h *ClerkAuth) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 
 // admit lets a request with a session pass, unless the session lacks what is required.
 func (h *ClerkAuth) admit(w http.ResponseWriter, r *http.Request, o *clerk.Outcome, next caddyhttp.Handler) error {
-	v := visitorOf(r)
+	v := visitorOf(r, new(visitor))
 	v.identity, v.refusal, v.decided = o.Identity, nil, true
 	v.logFields(r)
 	v.setUser(r)
@@ -164,7 +164,7 @@ func (h *ClerkAuth) admit(w http.ResponseWriter, r *http.Request, o *clerk.Outco
 
 // passAnonymous lets a request without a session pass. A tinybird after this handler refuses it for the same reason.
 func (h *ClerkAuth) passAnonymous(w http.ResponseWriter, r *http.Request, o *clerk.Outcome, next caddyhttp.Handler) error {
-	v := visitorOf(r)
+	v := visitorOf(r, new(visitor))
 	v.identity, v.refusal, v.decided = nil, o.Refusal, true
 	v.setUser(r)
 	authenticated(r, authSignedOut)
@@ -189,7 +189,7 @@ func (h *ClerkAuth) turnAway(w http.ResponseWriter, r *http.Request, o *clerk.Ou
 		c.Write(zap.String("code", string(refusal.Code)), zap.String("reason", o.Reason), zap.Error(refusal), helpField(refusal))
 	}
 	if refusal.NeedsHelp() {
-		logField(r, helpField(refusal))
+		new(visitor).logFields(r, helpField(refusal))
 	}
 	explain(w.Header(), o)
 	return refuse(w, r, h.Errors, "http.clerk_auth.code", refusal)

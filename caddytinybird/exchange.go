@@ -20,6 +20,7 @@ const otherPipe = "_other"
 type exchange struct {
 	*visitor
 
+	own     visitor // the visitor, unless a handler before knows one
 	pipe    string
 	outcome forward.Outcome
 	span    trace.Span // nil unless it is recorded
@@ -29,11 +30,8 @@ type exchange struct {
 func (h *Handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, err error) error {
 	refusal := refusalOf(err)
 	code := outcomeOf(refusal, err)
-	h.record(r, x, code)
+	h.record(r, x, code, refusal)
 	if refusal != nil {
-		if code == string(refusal.Code) && refusal.NeedsHelp() {
-			logField(r, helpField(refusal))
-		}
 		h.report(x, code, refusal, err)
 	}
 
@@ -76,20 +74,22 @@ func (h *Handler) preflight(r *http.Request, x *exchange) {
 	case ok && h.policy.Listed(pipe):
 		x.pipe = pipe
 	}
-	h.record(r, x, "preflight")
+	h.record(r, x, "preflight", nil)
 }
 
 // record counts a request and puts it on the access log's line and into the trace.
-func (h *Handler) record(r *http.Request, x *exchange, code string) {
+func (h *Handler) record(r *http.Request, x *exchange, code string, refusal *apierr.Error) {
 	counts := h.of(x.pipe)
 	counts.requests.of(code).Inc()
 	if x.outcome.Duration != 0 {
 		counts.answered(x.outcome.UpstreamStatus, x.outcome.Duration)
 	}
 	x.ended(code)
-	x.logFields(r)
-	logField(r, zap.String("tinybird_pipe", x.pipe))
-	logField(r, zap.String("tinybird_outcome", code))
+	fields := append(make([]zap.Field, 0, 3), zap.String("tinybird_pipe", x.pipe), zap.String("tinybird_outcome", code))
+	if refusal != nil && code == string(refusal.Code) && refusal.NeedsHelp() {
+		fields = append(fields, helpField(refusal))
+	}
+	x.logFields(r, fields...)
 }
 
 // helpField leads from a log to the documentation of a refusal's code.

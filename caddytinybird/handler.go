@@ -19,6 +19,7 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/wire"
 )
 
 func init() {
@@ -113,15 +114,16 @@ type Handler struct {
 	minter       *tinybird.Minter
 	limiter      *pooledLimiter
 	forwarder    *forward.Forwarder
+	direct       *wire.Client // the forwarder's own connections; nil: all go by the transport
 	requests     tinybird.RequestLimits
-	api          string // the base URL of Tinybird's API
-	upstreamHost string
+	api          string      // the base URL of Tinybird's API
 	cors         *corsPolicy // nil: no other origin
 	forgery      *http.CrossOriginProtection
 	ingest       *ingest.Policy
 	templateKey  []byte // what the tokens of Clerk's template are signed with; nil: none are accepted
 	workspaceID  string
 	workspace    string // the key of the acquired limiter; empty while none is held
+	upstreamHost string
 	notifier     *notifier
 	series       map[string]*pipeSeries
 	counted      []string // the pipes that are counted; nil while none are held
@@ -138,14 +140,15 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	x := exchange{visitor: visitorOf(r), pipe: otherPipe}
+	x := &exchange{pipe: otherPipe}
+	x.visitor = visitorOf(r, &x.own)
 	x.follow(r)
 	if h.cors.answers(w, r) {
-		h.preflight(r, &x)
+		h.preflight(r, x)
 		return nil
 	}
-	err := h.serve(w, r, &x)
-	return h.finish(w, r, &x, err)
+	err := h.serve(w, r, x)
+	return h.finish(w, r, x, err)
 }
 
 // serve knows what there is besides pipes.

@@ -26,10 +26,7 @@ type pooledLimiter struct {
 }
 
 // Destruct has nothing to end: a limiter runs nothing in the background.
-func (l *pooledLimiter) Destruct() error {
-	evictedBefore.Add(l.Evicted())
-	return nil
-}
+func (*pooledLimiter) Destruct() error { return nil }
 
 // bound sets what a user asks for, 0 for the default, or with leave forgets the user.
 func (l *pooledLimiter) bound(user *Handler, maxKeys int, leave bool) {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/ratelimit"
 )
 
 // withPipes lists pipes that no other test counts.
@@ -231,34 +230,6 @@ func TestOldestKeysCount(t *testing.T) {
 	t.Cleanup(func() { keySets.Delete("another") })
 	if age := keyAges(time.Now())[stack.IssuerURL+"/.well-known/jwks.json"]; !math.IsInf(age, 1) {
 		t.Errorf("age %v", age)
-	}
-}
-
-// TestEvictedCountersAreNeverLess: limiters come and go with the configs, and what they evicted stays counted.
-func TestEvictedCountersAreNeverLess(t *testing.T) {
-	t.Parallel()
-	l := &pooledLimiter{Limiter: ratelimit.New(ratelimit.Options{MaxKeys: 1}), bounds: map[*Handler]int{}}
-	for n := range 4 * ratelimit.MinMaxKeys {
-		if _, err := l.Allow(strconv.Itoa(n), ratelimit.Limit{RPS: 1}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	evicted := l.Evicted()
-	if evicted == 0 {
-		t.Fatal("nothing was evicted, so the test shows nothing")
-	}
-	before := evictedBefore.Load()
-	if err := l.Destruct(); err != nil {
-		t.Fatal(err)
-	}
-	if now := evictedBefore.Load(); now < before+evicted {
-		t.Errorf("%d evicted, %d before, %d in all", evicted, before, now)
-	}
-	var c poolCollector
-	for _, step := range []struct{ sum, want uint64 }{{5, 5}, {3, 5}, {9, 9}} {
-		if got := c.neverLess(step.sum); got != step.want {
-			t.Errorf("%d told as %d", step.sum, got)
-		}
 	}
 }
 

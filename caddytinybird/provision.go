@@ -66,9 +66,11 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	h.workspaceID, h.upstreamHost = workspace, base.Host
 	h.countPipes()
 	h.enlist(ctx)
+	h.direct = transport.direct
 	h.forwarder = forward.New(forward.Options{
 		Base:          base,
 		Transport:     transport,
+		Direct:        transport.direct,
 		HeaderTimeout: transport.headers,
 		IdleTimeout:   transport.bytes,
 		PassErrors:    h.UpstreamErrors == "pass",
@@ -258,6 +260,9 @@ func (h *Handler) Cleanup() error {
 	errs := []error{h.releaseLimiter()}
 	if h.minter != nil {
 		h.minter.Close()
+	}
+	if h.direct != nil {
+		h.direct.Close()
 	}
 	if h.Clerk != nil {
 		errs = append(errs, h.Clerk.cleanup())

@@ -24,12 +24,11 @@ type visitor struct {
 type visitorKey struct{}
 
 // visitorOf returns the visitor of the request, and answers {clerk.*} for the rest of the request: from the verified identity,
-// and with nothing as long as there is none.
-func visitorOf(r *http.Request) *visitor {
-	if v, ok := r.Context().Value(visitorKey{}).(*visitor); ok {
-		return v
+// and with nothing as long as there is none. A visitor that no handler has seen before is made in v.
+func visitorOf(r *http.Request, v *visitor) *visitor {
+	if known, ok := r.Context().Value(visitorKey{}).(*visitor); ok {
+		return known
 	}
-	v := new(visitor)
 	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(v.placeholder)
 	}
@@ -85,16 +84,21 @@ func (v *visitor) setUser(r *http.Request) {
 	}
 }
 
-// logFields puts the visitor on the access log's line.
-func (v *visitor) logFields(r *http.Request) {
-	if v.identity != nil {
-		logField(r, zap.String("clerk_user", v.identity.UserID))
-		logField(r, zap.String("clerk_org", v.identity.OrgID))
+// logFields puts the visitor and more on the access log's line, if there is one.
+func (v *visitor) logFields(r *http.Request, more ...zap.Field) {
+	ctx := r.Context()
+	if s, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && s != nil && s.Logs == nil {
+		return // there is no access log, and fields cost
 	}
-}
-
-func logField(r *http.Request, field zap.Field) {
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+	extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if !ok {
+		return
+	}
+	if v.identity != nil {
+		extra.Set(zap.String("clerk_user", v.identity.UserID))
+		extra.Set(zap.String("clerk_org", v.identity.OrgID))
+	}
+	for _, field := range more {
 		extra.Set(field)
 	}
 }

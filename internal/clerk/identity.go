@@ -29,6 +29,8 @@ type Identity struct {
 
 	// Claims are all claims of the token by their exact names, numbers as json.Number.
 	Claims map[string]any
+
+	values *[len(placeholders)]any // of the placeholders; nil in an Identity that was made by hand
 }
 
 // newIdentity reads the claims of a token that was verified. Claims of a wrong type count as absent: what
@@ -51,6 +53,7 @@ func newIdentity(c claims) *Identity {
 	} else {
 		id.readV1(c)
 	}
+	id.keepValues()
 	return id
 }
 

@@ -26,7 +26,7 @@ func TestIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id.Claims = nil
+	id.Claims, id.values = nil, nil
 	want := &Identity{
 		UserID: "user_1", SessionID: "sess_1", OrgID: "org_1", OrgSlug: "acme", OrgRole: "org:admin",
 		Permissions: []string{"org:dashboard:manage", "org:dashboard:read", "org:teams:read"},

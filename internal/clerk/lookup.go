@@ -9,7 +9,7 @@ import (
 const claimsPrefix = "clerk.claims."
 
 // placeholders are the names that Lookup knows, apart from those of claims.
-var placeholders = []string{
+var placeholders = [...]string{
 	"clerk.user.id", "clerk.org.id", "clerk.org.slug", "clerk.org.role", "clerk.session.id", "clerk.plan",
 }
 
@@ -21,6 +21,15 @@ func (id *Identity) Lookup(name string) (value any, ok bool) {
 	if path, isClaim := strings.CutPrefix(name, claimsPrefix); isClaim {
 		return lookupClaim(id.Claims, path)
 	}
+	i := slices.Index(placeholders[:], name)
+	if i < 0 || id.values == nil {
+		return id.field(name)
+	}
+	return id.values[i], id.values[i] != nil
+}
+
+// field returns the value of a placeholder that is not of a claim.
+func (id *Identity) field(name string) (any, bool) {
 	var s string
 	switch name {
 	case "clerk.user.id":
@@ -40,6 +49,14 @@ func (id *Identity) Lookup(name string) (value any, ok bool) {
 		return nil, false
 	}
 	return s, true
+}
+
+// keepValues makes the values of the placeholders once, because they are looked up with every request.
+func (id *Identity) keepValues() {
+	id.values = new([len(placeholders)]any)
+	for i, name := range placeholders {
+		id.values[i], _ = id.field(name)
+	}
 }
 
 // lookupClaim follows a path of member names; lists have none.
@@ -62,12 +79,12 @@ func lookupClaim(object map[string]any, path string) (any, bool) {
 
 // CheckPlaceholder reports whether Lookup knows the name of a placeholder. The error lists the names.
 func CheckPlaceholder(name string) error {
-	if slices.Contains(placeholders, name) {
+	if slices.Contains(placeholders[:], name) {
 		return nil
 	}
 	if path, ok := strings.CutPrefix(name, claimsPrefix); ok && path != "" &&
 		!strings.HasPrefix(path, ".") && !strings.HasSuffix(path, ".") && !strings.Contains(path, "..") {
 		return nil
 	}
-	return fmt.Errorf("unknown placeholder {%s}: want one of {%s} or {%s<path>}", name, strings.Join(placeholders, "}, {"), claimsPrefix)
+	return fmt.Errorf("unknown placeholder {%s}: want one of {%s} or {%s<path>}", name, strings.Join(placeholders[:], "}, {"), claimsPrefix)
 }

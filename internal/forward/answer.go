@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -39,8 +38,6 @@ func hasBody(status int) bool {
 func (x *exchange) answer(w http.ResponseWriter, resp *http.Response) error {
 	buf := pieces.Get().(*[pieceSize]byte) //nolint:forcetypeassert // the pool holds nothing else
 	defer pieces.Put(buf)
-	timer := x.giveUpAfter(x.idleTimeout, errIdleTimeout)
-	defer timer.Stop()
 
 	// The first piece is awaited before anything is written, so that an answer which fails until then can
 	// still be turned into an error that says so.
@@ -58,7 +55,6 @@ func (x *exchange) answer(w http.ResponseWriter, resp *http.Response) error {
 	}
 	for {
 		if n > 0 {
-			timer.Stop() // a slow client is not a slow Tinybird
 			if werr := out.write(buf[:n]); werr != nil {
 				return x.aborted(werr)
 			}
@@ -69,7 +65,6 @@ func (x *exchange) answer(w http.ResponseWriter, resp *http.Response) error {
 		if err != nil {
 			return x.aborted(err)
 		}
-		timer.Reset(x.idleTimeout)
 		n, err = readPiece(resp.Body, buf[:])
 	}
 }
@@ -118,9 +113,6 @@ func (x *exchange) aborted(cause error) error {
 	if err := x.gone(); err != nil {
 		return fmt.Errorf("%w: %w", ErrAborted, err)
 	}
-	if c := context.Cause(x.ctx); c != nil {
-		cause = c
-	}
 	return fmt.Errorf("%w: %w", ErrAborted, withoutSecrets(cause, x.token))
 }
 
@@ -131,15 +123,17 @@ func setHeader(h http.Header, resp *http.Response) {
 			h[name] = v[:1:1]
 		}
 	}
+	own := &[...]string{"private, no-store", "nosniff", ""} // not shared: other handlers may write over them
+	h["Cache-Control"] = own[0:1:1]
+	h["X-Content-Type-Options"] = own[1:2:2]
 	if resp.ContentLength >= 0 && hasBody(resp.StatusCode) {
-		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
+		own[2] = strconv.FormatInt(resp.ContentLength, 10)
+		h["Content-Length"] = own[2:3:3]
 	}
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // keeps net/http from guessing one
 	}
 	passReports(h, resp.Header)
-	h["Cache-Control"] = []string{"private, no-store"}
-	h["X-Content-Type-Options"] = []string{"nosniff"}
 }
 
 // passReports hands on what Tinybird says about its database, and about its limit unless the edge has a limit of its own.

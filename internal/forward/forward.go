@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/wire"
 )
 
 // DefaultTimeout is the default of both timeouts. A query runs for up to 30 s at Tinybird.
@@ -38,6 +39,8 @@ type Options struct {
 	Base *url.URL
 	// Transport makes the round trip. Required. It must not follow redirects; no http.Transport does.
 	Transport http.RoundTripper
+	// Direct asks instead of Transport what it can ask: queries of a usual size. It keeps time limits of its own. Optional.
+	Direct *wire.Client
 	// HeaderTimeout bounds the time from the start until the answer's headers are there, connecting
 	// included; 0 means DefaultTimeout.
 	HeaderTimeout time.Duration
@@ -52,11 +55,11 @@ type Options struct {
 // Forwarder sends requests to one Tinybird API. It holds no state between requests and may be used
 // concurrently.
 type Forwarder struct {
-	base          url.URL
-	transport     http.RoundTripper
-	headerTimeout time.Duration
-	idleTimeout   time.Duration
-	passErrors    bool
+	base       url.URL
+	prefix     string // what comes before each path, escaped
+	transport  timed
+	direct     *wire.Client // nil: none
+	passErrors bool
 }
 
 // Request is one question.
@@ -84,19 +87,19 @@ type Outcome struct {
 // New returns a Forwarder.
 func New(o Options) *Forwarder {
 	f := &Forwarder{
-		base:          *o.Base,
-		transport:     o.Transport,
-		headerTimeout: o.HeaderTimeout,
-		idleTimeout:   o.IdleTimeout,
-		passErrors:    o.PassErrors,
+		base:       *o.Base,
+		transport:  timed{RoundTripper: o.Transport, headers: o.HeaderTimeout, bytes: o.IdleTimeout},
+		direct:     o.Direct,
+		passErrors: o.PassErrors,
 	}
 	f.base.Path = strings.TrimRight(f.base.Path, "/")
 	f.base.RawPath = strings.TrimRight(f.base.RawPath, "/")
-	if f.headerTimeout <= 0 {
-		f.headerTimeout = DefaultTimeout
+	f.prefix = f.base.EscapedPath()
+	if f.transport.headers <= 0 {
+		f.transport.headers = DefaultTimeout
 	}
-	if f.idleTimeout <= 0 {
-		f.idleTimeout = DefaultTimeout
+	if f.transport.bytes <= 0 {
+		f.transport.bytes = DefaultTimeout
 	}
 	return f
 }
@@ -107,11 +110,9 @@ func New(o Options) *Forwarder {
 // The error is nil when the whole answer was written. An *apierr.Error means that nothing was written and is
 // the answer to give. Other errors wrap ErrAborted, context.Canceled (the client went away) or both.
 func (f *Forwarder) Forward(ctx context.Context, w http.ResponseWriter, q Request) (Outcome, error) {
-	x := f.exchange(ctx, q.Token, queryWords)
-	defer x.cancel(nil)
-
+	x := exchange{Forwarder: f, client: ctx, token: q.Token, words: queryWords}
 	start := time.Now()
-	resp, err := x.roundTrip(q)
+	resp, err := x.send(&q)
 	out := Outcome{Duration: time.Since(start)}
 	if err != nil {
 		err = x.unanswered(err)
@@ -126,6 +127,9 @@ func (f *Forwarder) Forward(ctx context.Context, w http.ResponseWriter, q Reques
 
 // causeOf returns what the operator wants to know of an error.
 func causeOf(err error) error {
+	if err == nil {
+		return nil
+	}
 	if refusal := (*apierr.Error)(nil); errors.As(err, &refusal) {
 		return refusal.Err
 	}
@@ -137,33 +141,19 @@ type exchange struct {
 	*Forwarder
 
 	client context.Context //nolint:containedctx // an exchange lives as long as the call it belongs to
-	ctx    context.Context //nolint:containedctx // the same, cancelled as well when Tinybird is too slow
-	cancel context.CancelCauseFunc
 	token  string
 	words  words
 }
 
-// exchange begins one; its cancel has to be called in the end.
-func (f *Forwarder) exchange(ctx context.Context, token string, say words) *exchange {
-	x := &exchange{Forwarder: f, client: ctx, token: token, words: say}
-	x.ctx, x.cancel = context.WithCancelCause(ctx)
-	return x
-}
-
-// roundTrip sends the request and waits for the headers of the answer.
-func (x *exchange) roundTrip(q Request) (*http.Response, error) {
-	timer := x.giveUpAfter(x.headerTimeout, errHeaderTimeout)
-	defer timer.Stop()
-	resp, err := x.transport.RoundTrip(x.request(q))
-	if err != nil {
-		return nil, err
+// send sends the request and waits for the header of the answer.
+func (x *exchange) send(q *Request) (*http.Response, error) {
+	if x.direct == nil || q.rows || len(q.Body) > maxDirectBody {
+		return x.transport.send(x.client, x.request(q))
 	}
-	if !timer.Stop() {
-		// Too late by a hair: the body cannot be read any more.
-		_ = resp.Body.Close()
-		return nil, errHeaderTimeout
-	}
-	return resp, nil
+	buf := texts.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
+	defer texts.Put(buf)
+	*buf = x.text((*buf)[:0], q)
+	return x.direct.Do(x.client, *buf)
 }
 
 // deliver hands an answer on, or says with which refusal to answer instead.
@@ -182,11 +172,6 @@ func (x *exchange) deliver(w http.ResponseWriter, resp *http.Response) error {
 // cut off. Tinybird, like every server since HTTP/1.1, gives a length or sends chunks.
 func unframed(resp *http.Response) bool {
 	return resp.ContentLength < 0 && resp.ProtoMajor == 1 && len(resp.TransferEncoding) == 0 && hasBody(resp.StatusCode)
-}
-
-// giveUpAfter cancels the exchange after d, unless the timer is stopped or reset in time.
-func (x *exchange) giveUpAfter(d time.Duration, cause error) *time.Timer {
-	return time.AfterFunc(d, func() { x.cancel(cause) })
 }
 
 // gone returns an error if the client, or whoever else owns the request, has given up on it.

@@ -193,7 +193,7 @@ func wantRefusal(t *testing.T, err error, status int, code apierr.Code) *apierr.
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	f := New(Options{Base: &url.URL{Scheme: "https", Host: "api.tinybird.co", Path: "/"}, HeaderTimeout: -1})
-	if f.headerTimeout != DefaultTimeout || f.idleTimeout != DefaultTimeout || f.base.Path != "" {
+	if f.transport.headers != DefaultTimeout || f.transport.bytes != DefaultTimeout || f.base.Path != "" {
 		t.Errorf("%+v", f)
 	}
 }

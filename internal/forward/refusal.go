@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -25,9 +24,6 @@ const (
 func (x *exchange) unanswered(cause error) error {
 	if err := x.gone(); err != nil {
 		return err
-	}
-	if c := context.Cause(x.ctx); c != nil {
-		cause = c
 	}
 	late := isTimeout(cause)
 	cause = withoutSecrets(cause, x.token)

@@ -215,7 +215,7 @@ func TestErrorText(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			resp := &http.Response{Header: http.Header{"Content-Encoding": {c.encoding}}, Body: io.NopCloser(strings.NewReader(c.body))}
-			x := exchange{Forwarder: &Forwarder{idleTimeout: patience}, ctx: t.Context(), cancel: func(error) {}, token: token}
+			x := exchange{Forwarder: new(Forwarder), token: token}
 			if got := x.errorText(resp); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}
@@ -319,7 +319,7 @@ func FuzzErrorText(f *testing.F) {
 	f.Add([]byte(`{"error":null}`), "identity")
 	f.Fuzz(func(t *testing.T, body []byte, encoding string) {
 		resp := &http.Response{Header: http.Header{"Content-Encoding": {encoding}}, Body: io.NopCloser(bytes.NewReader(body))}
-		x := exchange{Forwarder: &Forwarder{idleTimeout: patience}, ctx: t.Context(), cancel: func(error) {}, token: token}
+		x := exchange{Forwarder: new(Forwarder), token: token}
 		text := x.errorText(resp)
 		if strings.Contains(text, "eyJ") || len(text) > maxErrorBody {
 			t.Errorf("%q", text)

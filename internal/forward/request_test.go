@@ -141,7 +141,7 @@ func TestBodyCanBeSentAgain(t *testing.T) {
 	f := forwarder(t, "http://127.0.0.1:1")
 	q := question()
 	q.Body = []byte(`{"a":1}`)
-	r := (&exchange{Forwarder: f, ctx: t.Context(), token: token}).request(q)
+	r := (&exchange{Forwarder: f, token: token}).request(&q)
 	for range 2 {
 		b, err := r.GetBody()
 		if err != nil {

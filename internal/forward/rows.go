@@ -54,11 +54,10 @@ type Receipt struct {
 // response to come. The error is an *apierr.Error, or context.Canceled when the client went away; the receipt's Fate is
 // valid with an error, too.
 func (f *Forwarder) Append(ctx context.Context, h http.Header, b Batch) (Receipt, Outcome, error) {
-	x := f.exchange(ctx, b.Token, rowWords)
-	defer x.cancel(nil)
-
+	x := exchange{Forwarder: f, client: ctx, token: b.Token, words: rowWords}
 	start := time.Now()
-	resp, err := x.roundTrip(b.request())
+	q := b.request()
+	resp, err := x.send(&q)
 	out := Outcome{Duration: time.Since(start)}
 	var receipt Receipt
 	if err != nil {
@@ -115,8 +114,7 @@ func (x *exchange) readReceipt(r *Receipt, resp *http.Response) error {
 	if unframed(resp) {
 		return errUnframed
 	}
-	timer := x.giveUpAfter(x.idleTimeout, errIdleTimeout)
-	defer timer.Stop()
+	giveUpAfter(resp, x.transport.bytes)
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxReceipt+1))
 	if err != nil {
 		return fmt.Errorf("read what became of the rows: %w", err)

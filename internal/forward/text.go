@@ -27,8 +27,7 @@ var errSecret = errors.New("(the reason is left out: it holds something like a c
 // errorText returns the member "error" of Tinybird's error body, or "" if there is none that can be used. It
 // never returns a text that holds something like a credential: Tinybird quotes a token it does not like.
 func (x *exchange) errorText(resp *http.Response) string {
-	timer := x.giveUpAfter(min(x.idleTimeout, errorBodyTimeout), errIdleTimeout)
-	defer timer.Stop()
+	giveUpAfter(resp, min(x.transport.bytes, errorBodyTimeout))
 	body, err := readErrorBody(resp)
 	if err != nil || len(body) > maxErrorBody || !utf8.Valid(body) {
 		return ""
@@ -69,23 +68,22 @@ func holdsSecret(text, token string) bool {
 	return sharePiece(text, token) || token != "" && strings.Contains(text, token)
 }
 
-// sharePiece tells whether a piece of one of the token's parts stands in the text. The shorter of the two is taken apart: most
-// texts are header fields, and much shorter than a token.
+// sharePiece tells whether a piece of one of the token's parts stands in the text. Only runs of the characters that such a part
+// has are looked at, and most header fields have none of that length.
 func sharePiece(text, token string) bool {
-	if len(text) > len(token) {
-		text, token = token, text
-	}
-	for i := 0; i+minSecretPart <= len(text); i++ {
-		piece := text[i : i+minSecretPart]
-		if dot := strings.LastIndexByte(piece, '.'); dot >= 0 {
-			i += dot // a piece of a part has none
-			continue
-		}
-		if strings.Contains(token, piece) {
-			return true
+	for run := range strings.FieldsFuncSeq(text, notOfToken) {
+		for i := 0; i+minSecretPart <= len(run); i++ {
+			if strings.Contains(token, run[i:i+minSecretPart]) {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// notOfToken tells the characters that the parts of a token do not have: they are base64url (RFC 7515, section 2).
+func notOfToken(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 }
 
 // dropSecrets removes the fields of an answer's header that echo the token.

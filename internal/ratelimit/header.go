@@ -11,19 +11,31 @@ import (
 // Retry-After if the request was refused. All times are whole seconds, rounded up: a client that waits as long
 // as it is told to gets in, and has waited less than a second too long.
 func (r Result) SetHeaders(h http.Header) {
-	limit := strconv.Itoa(r.Limit.Burst)
-	remaining := strconv.Itoa(r.Remaining)
-	reset := strconv.FormatInt(seconds(r.Reset), 10)
-	window := "1"
+	window := 1
 	if r.Limit.RPS > 0 && r.Limit.Burst > r.Limit.RPS {
-		window = strconv.Itoa((r.Limit.Burst-1)/r.Limit.RPS + 1)
+		window = (r.Limit.Burst-1)/r.Limit.RPS + 1
 	}
+	// All texts are parts of one, and all lists of one: this is done for every request.
+	var room [96]byte
+	b := append(room[:0], `"default";q=`...)
+	b = strconv.AppendInt(b, int64(r.Limit.Burst), 10)
+	limit := [2]int{len(`"default";q=`), len(b)}
+	b = append(b, `;w=`...)
+	b = strconv.AppendInt(b, int64(window), 10)
+	policy := len(b)
+	b = append(b, `"default";r=`...)
+	remaining := [2]int{len(b), 0}
+	b = strconv.AppendInt(b, int64(r.Remaining), 10)
+	remaining[1] = len(b)
+	b = append(b, `;t=`...)
+	reset := len(b)
+	b = strconv.AppendInt(b, seconds(r.Reset), 10)
 
-	h.Set("Ratelimit-Policy", `"default";q=`+limit+`;w=`+window)
-	h.Set("Ratelimit", `"default";r=`+remaining+`;t=`+reset)
-	h.Set("X-Ratelimit-Limit", limit)
-	h.Set("X-Ratelimit-Remaining", remaining)
-	h.Set("X-Ratelimit-Reset", reset)
+	text := string(b)
+	values := &[...]string{text[:policy], text[policy:], text[limit[0]:limit[1]], text[remaining[0]:remaining[1]], text[reset:]}
+	for i, name := range [...]string{"Ratelimit-Policy", "Ratelimit", "X-Ratelimit-Limit", "X-Ratelimit-Remaining", "X-Ratelimit-Reset"} {
+		h[name] = values[i : i+1 : i+1]
+	}
 	if !r.Allowed {
 		h.Set("Retry-After", strconv.FormatInt(max(seconds(r.RetryAfter), 1), 10))
 	}

@@ -3,6 +3,7 @@ package tinybird
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
@@ -34,8 +35,10 @@ type Grant struct {
 	Fixed     []FixedValue // sorted by name; empty only for an unrestricted pipe
 	Rate      *RateSpec    // nil: no limit
 
+	path     string              // of the pipe in the format
 	params   map[string]struct{} // client parameters let through; nil: all but the reserved and fixed
 	withheld []string            // client parameters that never go up
+	room     [2]FixedValue       // for Fixed, if it fits
 }
 
 // Authorize decides whether s may read the pipe in the format, and to what it is fixed. The error is always
@@ -47,7 +50,7 @@ func (p *Policy) Authorize(pipe, format string, s Subject) (*Grant, error) {
 	if !ok {
 		return nil, apierr.NoEndpoint()
 	}
-	own, ok := pol.format(format)
+	own, path, ok := pol.format(format)
 	if !ok {
 		return nil, apierr.NoEndpoint()
 	}
@@ -55,7 +58,7 @@ func (p *Policy) Authorize(pipe, format string, s Subject) (*Grant, error) {
 	if refused != nil {
 		return nil, refused
 	}
-	g.Format = own
+	g.Format, g.path = own, path
 	name, err := p.name(s)
 	if err != nil {
 		return nil, tenantMissing(fmt.Errorf("pipe %s: token name: %w", pol.name, err))
@@ -111,8 +114,11 @@ func (p *pipe) grant(s Subject) (*Grant, *apierr.Error) {
 		}
 	}
 	g := &Grant{Pipe: p.name, Rate: p.rate, params: p.params, withheld: p.withheld}
-	if len(p.fixed) > 0 {
-		g.Fixed = make([]FixedValue, len(p.fixed))
+	switch n := len(p.fixed); {
+	case n > len(g.room):
+		g.Fixed = make([]FixedValue, n)
+	case n > 0:
+		g.Fixed = g.room[:n:n]
 	}
 	for i := range p.fixed {
 		v, err := p.fixed[i].Resolve(s.Lookup)
@@ -124,14 +130,13 @@ func (p *pipe) grant(s Subject) (*Grant, *apierr.Error) {
 	return g, nil
 }
 
-// format returns the policy's own string for a format that is allowed.
-func (p *pipe) format(format string) (string, bool) {
-	for _, f := range p.formats {
-		if f == format {
-			return f, true
-		}
+// format returns the policy's own strings for a format that is allowed: its name, and the pipe's path in it.
+func (p *pipe) format(format string) (own, path string, ok bool) {
+	i := slices.Index(p.formats, format)
+	if i < 0 {
+		return "", "", false
 	}
-	return "", false
+	return p.formats[i], p.paths[i], true
 }
 
 // TokenName returns what the identity's requests are counted under, without the name of a pipe. The error is an

@@ -33,7 +33,7 @@ type Question struct {
 // is not read, and parameters that are reserved, fixed, or not let through are left out and counted. The
 // error is always an *apierr.Error: 400 for a query or body that could be read in two ways and for
 // upgrades, 405, 413, 414, 415.
-func Build(w http.ResponseWriter, r *http.Request, g *Grant, lim RequestLimits) (*Question, error) {
+func Build(w http.ResponseWriter, r *http.Request, g *Grant, lim RequestLimits) (Question, error) {
 	if lim.MaxURL <= 0 {
 		lim.MaxURL = DefaultMaxURL
 	}
@@ -41,28 +41,31 @@ func Build(w http.ResponseWriter, r *http.Request, g *Grant, lim RequestLimits) 
 		lim.MaxBody = DefaultMaxBody
 	}
 	if g == nil || !validName(g.Pipe) || !validFormat(g.Format) {
-		return nil, apierr.New(http.StatusInternalServerError, apierr.Internal, "The request could not be built.").
+		return Question{}, apierr.New(http.StatusInternalServerError, apierr.Internal, "The request could not be built.").
 			Wrap(errors.New("a grant without a usable pipe and format"))
 	}
 	if err := CheckNoUpgrade(r.Header); err != nil {
-		return nil, err
+		return Question{}, err
 	}
-	q := &Question{Path: pathPrefix + g.Pipe + "." + g.Format}
+	q := Question{Path: g.path}
+	if q.Path == "" {
+		q.Path = pathPrefix + g.Pipe + "." + g.Format
+	}
 	switch r.Method {
 	case http.MethodGet:
 		q.Method = http.MethodGet
 	case http.MethodPost:
 		q.Method = http.MethodPost
 	default:
-		return nil, apierr.New(http.StatusMethodNotAllowed, apierr.MethodNotAllowed, "Use GET or POST.").
+		return Question{}, apierr.New(http.StatusMethodNotAllowed, apierr.MethodNotAllowed, "Use GET or POST.").
 			With("Allow", "GET, POST")
 	}
 	if err := q.addQuery(r.URL.RawQuery, g, lim.MaxURL); err != nil {
-		return nil, err
+		return Question{}, err
 	}
 	if q.Method == http.MethodPost {
 		if err := q.addBody(w, r, g, lim.MaxBody); err != nil {
-			return nil, err
+			return Question{}, err
 		}
 	}
 	return q, nil

@@ -26,7 +26,7 @@ func request(t testing.TB, method, query, body string) *http.Request {
 	return r
 }
 
-func build(t testing.TB, r *http.Request, lim RequestLimits) (*Question, error) {
+func build(t testing.TB, r *http.Request, lim RequestLimits) (Question, error) {
 	t.Helper()
 	return Build(httptest.NewRecorder(), r, tenantGrant(t), lim)
 }

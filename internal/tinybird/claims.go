@@ -1,6 +1,7 @@
 package tinybird
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -121,11 +122,13 @@ func checkTokenName(name string) error {
 	}
 }
 
-// cacheKey returns what a token says, but for when it expires and for whose workspace, in a form that no
-// two different tokens share: every text is preceded by its length.
-func cacheKey(name string, rps int, grants []*Grant) string {
-	b := make([]byte, 0, 256)
-	b = strconv.AppendInt(b, int64(rps), 10)
+// cacheKey stands for what a token says, but for when it expires and for whose workspace.
+type cacheKey [sha256.Size]byte
+
+// cacheKeyOf returns the digest of a text that no two different tokens share: every part of it is preceded by its length.
+func cacheKeyOf(name string, rps int, grants []*Grant) cacheKey {
+	var room [512]byte
+	b := strconv.AppendInt(room[:0], int64(rps), 10)
 	b = appendSized(b, 'n', name)
 	for _, g := range grants {
 		b = appendSized(b, 'p', g.Pipe)
@@ -141,7 +144,7 @@ func cacheKey(name string, rps int, grants []*Grant) string {
 			}
 		}
 	}
-	return string(b)
+	return sha256.Sum256(b)
 }
 
 func appendSized(b []byte, kind byte, text string) []byte {

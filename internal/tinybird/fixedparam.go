@@ -75,6 +75,15 @@ func (v *Value) Resolve(lookup func(string) (any, bool)) (any, error) {
 	if v.constant != nil {
 		return v.constant, nil
 	}
+	if v.typ == TypeString {
+		// The usual case: one placeholder, whose text is the value itself.
+		if name, ok := v.text.placeholder(); ok {
+			value, _ := lookup(name)
+			if text, ok := value.(string); ok && checkText(text) == nil {
+				return value, nil
+			}
+		}
+	}
 	toText := ValueText
 	if v.typ != TypeString {
 		// A list of one number is not a number: it becomes two the day a second element is added.

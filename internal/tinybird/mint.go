@@ -37,7 +37,7 @@ type Minter struct {
 	workspace string
 	ttl       time.Duration
 	now       func() time.Time
-	tokens    *otter.Cache[string, minted]
+	tokens    *otter.Cache[cacheKey, minted]
 	lookups   cachestat.Counter
 }
 
@@ -72,7 +72,7 @@ func NewMinter(o MinterOptions) (*Minter, error) {
 	}
 	// No expiry is given to the cache, so it runs no goroutine; a token that is too old is replaced when it
 	// is asked for.
-	tokens, err := otter.New(&otter.Options[string, minted]{MaximumSize: o.MaxTokens})
+	tokens, err := otter.New(&otter.Options[cacheKey, minted]{MaximumSize: o.MaxTokens})
 	if err != nil {
 		return nil, fmt.Errorf("token cache: %w", err)
 	}
@@ -104,7 +104,7 @@ func (m *Minter) mint(name string, rps int, grants ...*Grant) (t minted, cached 
 	if err := checkGrants(name, rps, grants); err != nil {
 		return minted{}, false, fmt.Errorf("mint: %w", err)
 	}
-	key := cacheKey(name, rps, grants)
+	key := cacheKeyOf(name, rps, grants)
 	now := m.now()
 	t, cached = m.tokens.GetIfPresent(key)
 	cached = cached && m.fresh(t, now)

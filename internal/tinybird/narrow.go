@@ -33,7 +33,7 @@ func (p *Policy) Narrow(pipe, format string, s Subject, workspaceID string, clai
 	if !ok {
 		return nil, apierr.NoEndpoint()
 	}
-	own, ok := pol.format(format)
+	own, path, ok := pol.format(format)
 	if !ok {
 		return nil, apierr.NoEndpoint()
 	}
@@ -48,7 +48,7 @@ func (p *Policy) Narrow(pipe, format string, s Subject, workspaceID string, clai
 	if err != nil {
 		return nil, notInTemplate(fmt.Errorf("pipe %s: %w", pol.name, err))
 	}
-	g := &Grant{Pipe: pol.name, Format: own, Rate: pol.rate, params: pol.params, withheld: pol.withheld}
+	g := &Grant{Pipe: pol.name, Format: own, path: path, Rate: pol.rate, params: pol.params, withheld: pol.withheld}
 	if g.Fixed, err = pol.narrow(s, token); err != nil {
 		err = fmt.Errorf("pipe %s: %w", pol.name, err)
 		if errors.Is(err, errOtherValue) || errors.Is(err, errAmbiguous) || errors.Is(err, errBadName) {

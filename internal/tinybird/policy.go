@@ -60,6 +60,7 @@ type pipe struct {
 	// the shared fixed ones, which other pipes may have taught a client.
 	withheld []string
 	formats  []string
+	paths    []string // of the formats, from the root of the API
 	rate     *RateSpec
 	ownRate  bool
 }
@@ -144,6 +145,9 @@ func compilePipe(name string, pc PipeConfig, c PolicyConfig, shared []fixedParam
 		if out.params, err = compileParams(pc.Params, fixed, c.Credentials); err != nil {
 			return nil, err
 		}
+	}
+	for _, f := range out.formats {
+		out.paths = append(out.paths, pathPrefix+name+"."+f)
 	}
 	if pc.RateLimit != nil {
 		if err := CheckRate(*pc.RateLimit); err != nil {

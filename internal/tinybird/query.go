@@ -23,23 +23,26 @@ var (
 // filter: a semicolon (a separator to some), a bad escape and broken text are errors, in pairs that would
 // be left out as well.
 func buildQuery(raw string, lets func(name string) bool) (query string, dropped int, err error) {
-	var b strings.Builder
+	var room [512]byte
+	b := room[:0]
 	err = ParseQuery(raw, func(name, value string) {
 		if !lets(name) {
 			dropped++
 			return
 		}
-		if b.Len() > 0 {
-			b.WriteByte('&')
+		if len(b) > 0 {
+			b = append(b, '&')
 		}
-		b.WriteString(name) // in the grammar of names: nothing to escape
-		b.WriteByte('=')
-		b.WriteString(url.QueryEscape(value))
+		b = append(append(b, name...), '=') // in the grammar of names: nothing to escape
+		b = append(b, url.QueryEscape(value)...)
 	})
 	if err != nil {
 		return "", 0, err
 	}
-	return b.String(), dropped, nil
+	if string(b) == raw { // most clients write what this does, and then it need not be kept
+		return raw, dropped, nil
+	}
+	return string(b), dropped, nil
 }
 
 // ParseQuery calls visit with each parameter of an encoded query, decoded once, in their order. No error quotes the query.
