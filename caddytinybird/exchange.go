@@ -20,6 +20,7 @@ type exchange struct {
 
 	pipe    string
 	outcome forward.Outcome
+	cache   string // what became of it where answers are shared; empty elsewhere
 }
 
 // finish records the outcome and, when the request was refused, answers it.
@@ -42,6 +43,9 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, er
 	x.logFields(r)
 	logField(r, zap.String("tinybird_pipe", x.pipe))
 	logField(r, zap.String("tinybird_outcome", code))
+	if x.cache != "" {
+		logField(r, zap.String("tinybird_cache", x.cache))
+	}
 	h.report(x, refusal, err)
 
 	switch {

@@ -113,6 +113,7 @@ type Handler struct {
 	minter      *tinybird.Minter
 	limiter     *pooledLimiter
 	forwarder   *forward.Forwarder
+	sharing     *sharing // nil: no pipe has a cache
 	requests    tinybird.RequestLimits
 	api         string      // the base URL of Tinybird's API
 	cors        *corsPolicy // nil: no other origin
@@ -180,6 +181,9 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	}
 	metrics.dropped.WithLabelValues(grant.Pipe).Add(float64(question.Dropped))
 
+	if answered, err := h.share(w, r, x, grant, question, token); answered {
+		return err
+	}
 	x.outcome, err = h.forwarder.Forward(r.Context(), w, forward.Request{
 		Method:   question.Method,
 		Path:     question.Path,

@@ -22,6 +22,7 @@ type collectors struct {
 	limited       *prometheus.CounterVec
 	dropped       *prometheus.CounterVec
 	upstream      *prometheus.HistogramVec
+	cache         *prometheus.CounterVec
 	eventRows     *prometheus.CounterVec
 }
 
@@ -41,6 +42,7 @@ func newCollectors() *collectors {
 		requests:      counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", "pipe", "code"),
 		tokens:        counter("tinybird", "tokens_total", "Tinybird tokens used, minted or cached.", "result"),
 		limited:       counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", "pipe"),
+		cache:         counter("tinybird", "cache_total", "Requests for a pipe with a cache, by result.", "pipe", "result"),
 		eventRows:     counter("tinybird", "event_rows_total", "Rows that clients sent, by result.", "result"),
 		dropped:       counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", "pipe"),
 		upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -56,7 +58,7 @@ func newCollectors() *collectors {
 func (c *collectors) register(ctx caddy.Context) {
 	registry := ctx.GetMetricsRegistry()
 	for _, collector := range []prometheus.Collector{
-		c.verifications, c.refreshes, c.auth, c.replaced, c.requests, c.tokens, c.limited, c.dropped, c.upstream, c.eventRows,
+		c.verifications, c.refreshes, c.auth, c.replaced, c.requests, c.tokens, c.limited, c.dropped, c.upstream, c.eventRows, c.cache,
 	} {
 		err := registry.Register(collector)
 		if already := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &already) {
