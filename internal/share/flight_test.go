@@ -371,6 +371,7 @@ func TestClose(t *testing.T) {
 		ask(t.Context(), s, o.request(keyOf("a"))).want(t, Miss, "answer 1")
 		time.Sleep(ttl) //nolint:forbidigo // the bubble's clock
 		ask(t.Context(), s, o.request(keyOf("a"))).want(t, Stale, "answer 1")
+		synctest.Wait()
 		waiting := gather(t.Context(), s, o.request(keyOf("b")), 3)
 		s.Close()
 		synctest.Wait()
