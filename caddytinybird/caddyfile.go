@@ -127,7 +127,13 @@ var handlerOptions = map[string]option[handlerParser]{
 			return err
 		}
 		p.Limits = new(Limits)
-		return parseBlock(d, p.Limits, limitsOptions)
+		if err := parseBlock(d, p.Limits, limitsOptions); err != nil {
+			return err
+		}
+		if err := p.Limits.checkCache(); err != nil {
+			return d.WrapErr(err)
+		}
+		return nil
 	}},
 }
 

@@ -48,6 +48,9 @@ func (h *Handler) provisionSharing(api, workspace string) error {
 	}
 	var o share.Options
 	if l := h.Limits; l != nil {
+		if err := l.checkCache(); err != nil {
+			return err
+		}
 		o = share.Options{Entries: l.CacheEntries, Size: l.CacheSize, EntrySize: l.CacheEntrySize}
 	}
 	var err error
@@ -64,6 +67,18 @@ func checkCache(ttl caddy.Duration) error {
 		return fmt.Errorf("cache %s is too long; use at most %s", time.Duration(ttl), share.MaxTTL)
 	}
 	return atLeast("cache", time.Second)(ttl)
+}
+
+// checkCache holds that one answer fits where all have to.
+func (l *Limits) checkCache() error {
+	size := l.CacheSize
+	if size == 0 {
+		size = share.DefaultSize
+	}
+	if l.CacheEntrySize > size {
+		return fmt.Errorf("limits: cache_entry_size %d is more than cache_size %d, so the largest answers could not be kept; lower the one or raise the other", l.CacheEntrySize, size)
+	}
+	return nil
 }
 
 // close forgets all answers.
