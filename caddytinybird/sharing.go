@@ -173,7 +173,7 @@ func (h *Handler) refreshed(pipe string, out forward.Outcome, err error) {
 		return
 	}
 	if c := h.log.Check(zap.WarnLevel, "an answer was not refreshed"); c != nil {
-		c.Write(zap.String("pipe", pipe), zap.String("code", string(refusalOf(err).Code)), zap.Error(err), zap.Int("upstream_status", out.UpstreamStatus))
+		c.Write(zap.String("pipe", pipe), zap.Error(err), zap.Int("upstream_status", out.UpstreamStatus))
 	}
 }
 

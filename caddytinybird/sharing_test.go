@@ -3,20 +3,15 @@ package caddytinybird
 import (
 	"bytes"
 	"compress/gzip"
-	"fmt"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/share"
@@ -94,30 +89,6 @@ func TestShareWithinTheTenant(t *testing.T) {
 
 // Attack: a user asks for what another tenant, or another user of the same organization, has just asked for, and names that one's
 // values. Every pair of user and pipe has an answer of its own rows.
-func TestAttackSharedAcrossTenants(t *testing.T) {
-	t.Parallel()
-	e := sharingEdge(t, func(h *Handler) { h.Token = &Token{Name: "everybody"} })
-	own := make(map[string]string)
-	for _, query := range []string{"", "?organization_id=" + devstack.AcmeID, "?organization_id=" + devstack.GlobexID + "&user_id=user_x"} {
-		for _, user := range []string{"ada", "ben", "cleo", "cleo", "ben", "ada"} {
-			slug := map[string]string{"ada": "acme", "ben": "acme", "cleo": "globex"}[user]
-			onlyTenant(t, e.get(t, user, liveEvents+query), slug)
-			mine := e.get(t, user, "/v0/pipes/my_activity.json"+query)
-			onlyTenant(t, mine, slug)
-			if own[user] == "" {
-				own[user] = string(mine.body)
-			}
-			for other, body := range own {
-				if (string(mine.body) == body) != (user == other) {
-					t.Fatalf("%s reads the rows of %s, or not always the same", user, other)
-				}
-			}
-		}
-	}
-	// Two organizations for the one pipe, which has a user_id of the client's as well, and three users for the other.
-	e.asked(t, 2+2+3)
-}
-
 // TestShareUnrestrictedWithinTheTenant: rows that all may see are shared within a tenant only.
 func TestShareUnrestrictedWithinTheTenant(t *testing.T) {
 	t.Parallel()
@@ -134,57 +105,6 @@ func TestShareUnrestrictedWithinTheTenant(t *testing.T) {
 }
 
 // Attack: a user who is no longer allowed, or no longer signed in, or over the rate, asks for an answer that is kept.
-func TestAttackSharedPastTheChecks(t *testing.T) {
-	t.Parallel()
-	e := sharingEdge(t, func(h *Handler) {
-		h.RateLimit = &RateLimit{RPS: "1", Burst: 4}
-		h.Pipes[0].Require = []Requirement{{Kind: "role", Values: []string{"org:admin"}}}
-	})
-	onlyTenant(t, e.get(t, "ada", liveEvents), "acme")
-	for name, c := range map[string]struct {
-		r      *http.Request
-		status int
-	}{
-		"no session":       {e.request(t, "", http.MethodGet, liveEvents, nil), http.StatusUnauthorized},
-		"expired":          {withToken(t, e, liveEvents, devstack.Expired()), http.StatusUnauthorized},
-		"no role":          {e.request(t, "ben", http.MethodGet, liveEvents, nil), http.StatusForbidden},
-		"no organization":  {withToken(t, e, liveEvents, devstack.NoOrganization()), http.StatusForbidden},
-		"no such format":   {e.request(t, "ada", http.MethodGet, "/v0/pipes/live_events.xml", nil), http.StatusNotFound},
-		"a bad query":      {e.request(t, "ada", http.MethodGet, liveEvents+"?a;b", nil), http.StatusBadRequest},
-		"another method":   {e.request(t, "ada", http.MethodPut, liveEvents, nil), http.StatusMethodNotAllowed},
-		"an upgrade":       {upgrade(e.request(t, "ada", http.MethodGet, liveEvents, nil)), http.StatusBadRequest},
-		"a raw body (SQL)": {plain(e.request(t, "ada", http.MethodPost, liveEvents, []byte("SELECT 1"))), http.StatusUnsupportedMediaType},
-	} {
-		if got := e.do(t, c.r); got.StatusCode != c.status || got.Header.Get("Cache-Status") != "" {
-			t.Errorf("%s: %d %s", name, got.StatusCode, got.body)
-		}
-	}
-	limited := 0
-	for range 8 {
-		got := e.get(t, "ada", liveEvents)
-		if got.StatusCode == http.StatusTooManyRequests {
-			limited++
-		} else if got.Header.Get("X-RateLimit-Limit") == "" || got.Header.Get("RateLimit") == "" {
-			t.Errorf("an answer without the edge's own limit: %v", got.Header)
-		}
-	}
-	if limited < 4 {
-		t.Errorf("%d of 8 requests over the rate were refused: an answer that is kept costs nothing", limited)
-	}
-	e.asked(t, 1)
-}
-
-func upgrade(r *http.Request) *http.Request {
-	r.Header.Set("Connection", "Upgrade")
-	r.Header.Set("Upgrade", "websocket")
-	return r
-}
-
-func plain(r *http.Request) *http.Request {
-	r.Header.Set("Content-Type", "text/plain")
-	return r
-}
-
 // TestShareByQuestion: what clients add that does not matter makes no other question, and what matters does.
 func TestShareByQuestion(t *testing.T) {
 	t.Parallel()
@@ -289,47 +209,6 @@ func TestShareStampede(t *testing.T) {
 }
 
 // TestShareNoFailure: what Tinybird refuses, or breaks off, is answered as without a cache, and asked for again.
-func TestShareNoFailure(t *testing.T) {
-	t.Parallel()
-	e := sharingEdge(t, func(h *Handler) { h.RateLimit = &RateLimit{RPS: "1000"} })
-	for name, c := range map[string]struct {
-		fault  devstack.Fault
-		status int
-		code   string
-	}{
-		"400":            {devstack.Fault{Status: 400}, 400, "query_refused"},
-		"403":            {devstack.Fault{Status: 403}, 403, "upstream_refused"},
-		"404":            {devstack.Fault{Status: 404}, 404, "not_found"},
-		"429":            {devstack.Fault{Status: 429, Header: http.Header{"Retry-After": {"7"}, "X-Ratelimit-Limit": {"3"}}}, 429, "rate_limited"},
-		"500":            {devstack.Fault{Status: 500}, 502, "upstream_unreachable"},
-		"503":            {devstack.Fault{Status: 503, Header: http.Header{"Retry-After": {"9"}}}, 503, "upstream_unreachable"},
-		"redirect":       {devstack.Fault{Status: 302}, 502, "upstream_unreachable"},
-		"lost":           {devstack.Fault{Stop: devstack.DropBeforeHeader}, 502, "upstream_unreachable"},
-		"broken off":     {devstack.Fault{Stop: devstack.DropInBody}, 502, "upstream_unreachable"},
-		"chunks, broken": {devstack.Fault{Stop: devstack.DropInBody, Chunked: true}, 502, "upstream_unreachable"},
-	} {
-		e.stack.API.Fail(func(*http.Request) *devstack.Fault { return &c.fault })
-		got := e.get(t, "ada", liveEvents)
-		if got.StatusCode != c.status || got.code(t) != c.code || got.Header.Get("Age") != "" {
-			t.Errorf("%s: %d %s", name, got.StatusCode, got.body)
-		}
-		got.cacheStatus(t, "fwd=miss")
-		if c.status == http.StatusTooManyRequests && (got.Header.Get("Retry-After") != "7" || got.Header.Get("X-RateLimit-Limit") != "3" || got.Header.Get("RateLimit") != "") {
-			t.Errorf("the two limits are mixed: %v", got.Header)
-		}
-		if c.status == http.StatusServiceUnavailable && got.Header.Get("Retry-After") != "9" {
-			t.Errorf("Retry-After %q", got.Header.Get("Retry-After"))
-		}
-		if c.fault.Stop != devstack.DropBeforeHeader { // net/http itself asks again over a connection that was open before
-			e.asked(t, 1)
-		}
-		e.stack.API.Reset()
-	}
-	e.stack.API.Fail(nil)
-	onlyTenant(t, e.get(t, "ada", liveEvents), "acme")
-	e.asked(t, 1)
-}
-
 // TestShareConditions: who has the answer is told so, and Tinybird is not asked for that.
 func TestShareConditions(t *testing.T) {
 	t.Parallel()
@@ -377,118 +256,8 @@ func TestShareEncodings(t *testing.T) {
 }
 
 // TestShareNoLargeAnswer: an answer over the bound reaches everybody whole, and is not kept.
-func TestShareNoLargeAnswer(t *testing.T) {
-	t.Parallel()
-	e := sharingEdge(t, func(h *Handler) { h.Limits = &Limits{CacheEntrySize: 1000} })
-	body := `{"data":["` + strings.Repeat("a", 100_000) + `"]}`
-	for _, chunked := range []bool{true, false} {
-		e.stack.API.Fail(func(*http.Request) *devstack.Fault { return &devstack.Fault{Body: []byte(body), Chunked: chunked} })
-		target := fmt.Sprint(liveEvents, "?a=", chunked)
-		first := e.get(t, "ada", target)
-		first.cacheStatus(t, "fwd=miss", "detail=answer-size")
-		second := e.get(t, "ben", target)
-		second.cacheStatus(t, "fwd=bypass", "detail=answer-size")
-		if string(first.body) != body || string(second.body) != body || (first.ContentLength < 0) != chunked {
-			t.Errorf("%d bytes and %d of %d, Content-Length %d", len(first.body), len(second.body), len(body), first.ContentLength)
-		}
-		e.asked(t, 2)
-	}
-	e.stack.API.Fail(func(*http.Request) *devstack.Fault {
-		return &devstack.Fault{Body: []byte(body), Stop: devstack.DropInBody}
-	})
-	if resp, err := e.client.Do(e.request(t, "ada", http.MethodGet, liveEvents+"?a=broken", nil)); err == nil {
-		var got bytes.Buffer
-		if _, err = got.ReadFrom(resp.Body); err == nil {
-			t.Errorf("%d bytes of %d look whole", got.Len(), len(body))
-		}
-		resp.Body.Close()
-	}
-}
-
 // TestShareRefresh: a stale answer is served at once and refreshed with a token of whoever met it; a failure is in the log.
-func TestShareRefresh(t *testing.T) {
-	t.Parallel()
-	e := sharingEdge(t)
-	var ahead atomic.Int64
-	e.sharing.store.Close()
-	store, err := share.New(share.Options{Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.sharing.store = store
-	core, logged := observer.New(zap.WarnLevel)
-	e.log = zap.New(core)
-
-	fails := make(chan bool, 2)
-	done := make(chan struct{}, 2)
-	e.stack.API.Fail(func(*http.Request) *devstack.Fault {
-		defer func() { done <- struct{}{} }()
-		if <-fails {
-			return &devstack.Fault{Status: http.StatusInternalServerError}
-		}
-		return nil
-	})
-	fails <- false
-	first := e.get(t, "ada", liveEvents)
-	onlyTenant(t, first, "acme")
-	<-done
-	ahead.Store(int64(90 * time.Minute))
-	stale := e.get(t, "ben", liveEvents)
-	stale.cacheStatus(t, "hit", "ttl=-1800")
-	if age, _ := strconv.Atoi(stale.Header.Get("Age")); age < 5400 || !bytes.Equal(stale.body, first.body) {
-		t.Errorf("Age %d\n%s", age, stale.body)
-	}
-	fails <- true
-	<-done
-	await(t, "the failure in the log", func() bool { return logged.FilterMessage("an answer was not refreshed").Len() == 1 })
-	entry := logged.FilterMessage("an answer was not refreshed").All()[0].ContextMap()
-	if entry["pipe"] != "live_events" || entry["code"] != "upstream_unreachable" || entry["upstream_status"] != int64(500) {
-		t.Errorf("%v", entry)
-	}
-	fails <- false
-	onlyTenant(t, e.get(t, "ben", liveEvents), "acme")
-	<-done
-	await(t, "a fresh answer", func() bool { return e.get(t, "ada", liveEvents).Header.Get("Age") == "0" })
-	e.asked(t, 3)
-}
-
-// await asks again until it is so.
-func await(t testing.TB, what string, so func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
-	for !so() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("%s did not come", what)
-		}
-	}
-}
-
 // TestShareReload: a new config begins with nothing, whatever it changes, and requests of the old one are still answered.
-func TestShareReload(t *testing.T) {
-	t.Parallel()
-	stack := newStack(t, devstack.Options{})
-	before := newEdge(t, stack, cached)
-	onlyTenant(t, before.get(t, "ada", liveEvents), "acme")
-	after := newEdge(t, stack, cached)
-	before.asked(t, 1)
-	onlyTenant(t, after.get(t, "ada", liveEvents), "acme")
-	after.asked(t, 1)
-	if err := before.Cleanup(); err != nil {
-		t.Fatal(err)
-	}
-	if answers, size := before.sharing.store.Usage(); answers != 0 || size != 0 {
-		t.Errorf("%d answers with %d bytes are left of the old config", answers, size)
-	}
-	late := before.get(t, "ada", liveEvents)
-	onlyTenant(t, late, "acme")
-	late.cacheStatus(t, "fwd=bypass")
-	after.asked(t, 1)
-}
-
 // TestShareTemplateTokens: what a template's token fixes beyond the config keeps its answers apart.
 func TestShareTemplateTokens(t *testing.T) {
 	t.Parallel()

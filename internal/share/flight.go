@@ -12,6 +12,7 @@ import (
 
 var (
 	errNobody = errors.New("nobody waits for the answer any more")
+	errSlow   = fmt.Errorf("the answer did not come within %s, and nobody waits for it", refreshPatience)
 	// errFault is a mistake of ours.
 	errFault = errors.New("the fetch of an answer went wrong")
 )
@@ -81,39 +82,39 @@ func (s *Store) start(q Request, report func(forward.Outcome, error)) *flight {
 		f.background = time.AfterFunc(refreshPatience, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.abandon(f)
+			s.abandon(f, errSlow)
 		})
 	}
 	go s.fly(f, q, report)
 	return f
 }
 
-// abandon takes the background's membership. The mutex is held.
-func (s *Store) abandon(f *flight) {
+// abandon takes the background's membership, for a reason. The mutex is held.
+func (s *Store) abandon(f *flight, why error) {
 	if f.background == nil {
 		return
 	}
 	f.background.Stop()
 	f.background = nil
 	s.refreshes--
-	s.drop(f)
+	s.drop(f, why)
 }
 
 // leave ends a request's membership.
 func (s *Store) leave(f *flight) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drop(f)
+	s.drop(f, errNobody)
 }
 
 // drop ends one membership. The last ends the flight: whoever comes now starts another. The mutex is held.
-func (s *Store) drop(f *flight) {
+func (s *Store) drop(f *flight, why error) {
 	f.members--
 	if f.members > 0 {
 		return
 	}
 	s.remove(f)
-	f.cancel(errNobody)
+	f.cancel(why)
 	if f.answer != nil {
 		f.answer.release()
 	}
@@ -131,6 +132,9 @@ func (s *Store) fly(f *flight, q Request, report func(forward.Outcome, error)) {
 	rec := &recorder{store: s, flight: f, request: q, header: make(http.Header)}
 	outcome, err := fetch(f.ctx, q.Fetch, rec)
 	if report != nil {
+		if err != nil && errors.Is(context.Cause(f.ctx), errSlow) {
+			err = errSlow
+		}
 		report(outcome, err)
 	} else {
 		f.outcome.set(outcome)
@@ -176,7 +180,7 @@ func (s *Store) land(f *flight, set func()) {
 	s.remove(f)
 	set()
 	close(f.landed)
-	s.abandon(f)
+	s.abandon(f, errNobody)
 }
 
 // await waits for the flight to land, for as long as the client does.

@@ -324,6 +324,8 @@ func TestRefreshIsNotForEver(t *testing.T) {
 		o := &origin{answer: numbered, open: make(chan struct{}, 1)}
 		q := o.request(keyOf("q"))
 		q.TTL = time.Hour
+		var told error
+		q.Refreshed = func(_ forward.Outcome, err error) { told = err }
 		o.open <- struct{}{}
 		ask(t.Context(), s, q).want(t, Miss, "answer 1")
 		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's clock
@@ -334,6 +336,9 @@ func TestRefreshIsNotForEver(t *testing.T) {
 			t.Error("the fetch goes on")
 		}
 		wantIdle(t, s)
+		if !errors.Is(told, errSlow) {
+			t.Errorf("told: %v", told)
+		}
 	})
 }
 

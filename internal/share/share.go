@@ -219,7 +219,7 @@ func (s *Store) Close() {
 	s.mu.Lock()
 	s.closed = true
 	for _, f := range s.flights {
-		s.abandon(f)
+		s.abandon(f, errNobody)
 	}
 	s.mu.Unlock()
 	s.kept.InvalidateAll()
