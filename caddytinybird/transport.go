@@ -1,6 +1,7 @@
 package caddytinybird
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,7 +98,10 @@ func (t *transport) connectDirectly(base *url.URL) {
 		o.MaxIdle = min(o.MaxIdle, rt.MaxIdleConns)
 	}
 	if base.Scheme == "https" {
-		o.TLS = rt.TLSClientConfig.Clone()
+		o.TLS = new(tls.Config) // Caddy has none if nothing is set
+		if rt.TLSClientConfig != nil {
+			o.TLS = rt.TLSClientConfig.Clone()
+		}
 		if o.TLS.ServerName == "" {
 			o.TLS.ServerName = base.Hostname()
 		}
