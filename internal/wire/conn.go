@@ -110,6 +110,9 @@ func (cn *conn) exchange(request []byte, deadline time.Time) (*http.Response, er
 	}
 	for range maxInterim + 1 {
 		resp, err := http.ReadResponse(cn.in, nil)
+		if err != nil && cn.left <= 0 {
+			return nil, errHeaderSize // whatever was made of its end
+		}
 		if err != nil {
 			return nil, err //nolint:wrapcheck // as above
 		}
