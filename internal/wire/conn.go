@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -33,6 +34,7 @@ type conn struct {
 	reused bool
 	heard  bool          // a byte of this request's answer
 	keep   bool          // nothing in the answer speaks against another request
+	broke  error         // why the network gave no more; who reads lines makes something else of it
 	left   int64         // how many bytes may be read
 	wait   time.Duration // for the next byte; 0 means that a deadline is set already
 	until  time.Time     // the deadline that is set
@@ -60,8 +62,17 @@ func newConn(c *Client, nc net.Conn) *conn {
 	return cn
 }
 
-// Read reads from the network, within the bounds that hold now. It is for the buffer.
+// Read reads for the buffer.
 func (cn *conn) Read(p []byte) (int, error) {
+	n, err := cn.read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // the network's own
+		cn.broke = err
+	}
+	return n, err
+}
+
+// read reads from the network, within the bounds that hold now.
+func (cn *conn) read(p []byte) (int, error) {
 	if cn.left <= 0 {
 		return 0, errHeaderSize
 	}
@@ -101,7 +112,7 @@ func (cn *conn) ask(ctx context.Context, request []byte, deadline time.Time) (*h
 }
 
 func (cn *conn) exchange(request []byte, deadline time.Time) (*http.Response, error) {
-	cn.heard, cn.keep, cn.left, cn.wait = false, true, cn.client.MaxHeader, 0
+	cn.heard, cn.keep, cn.broke, cn.left, cn.wait = false, true, nil, cn.client.MaxHeader, 0
 	if err := cn.allow(deadline, cn.client.HeaderTimeout); err != nil {
 		return nil, err
 	}
@@ -110,11 +121,8 @@ func (cn *conn) exchange(request []byte, deadline time.Time) (*http.Response, er
 	}
 	for range maxInterim + 1 {
 		resp, err := http.ReadResponse(cn.in, nil)
-		if err != nil && cn.left <= 0 {
-			return nil, errHeaderSize // whatever was made of its end
-		}
 		if err != nil {
-			return nil, err //nolint:wrapcheck // as above
+			return nil, cmp.Or(cn.broke, err)
 		}
 		cn.keep = cn.keep && settled(resp)
 		switch {
@@ -215,8 +223,12 @@ func (a *Answer) Read(p []byte) (int, error) {
 	n, err := a.src.Read(p)
 	if err != nil {
 		whole := err == io.EOF //nolint:errorlint // an error that wraps io.EOF is another one
-		if !whole && a.ctx.Err() != nil {
+		switch {
+		case whole:
+		case a.ctx.Err() != nil:
 			err = context.Cause(a.ctx) // which closed the connection
+		case a.cn.broke != nil:
+			err = a.cn.broke
 		}
 		a.over = err
 		a.release(whole)

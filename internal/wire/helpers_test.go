@@ -59,7 +59,11 @@ func (p *peer) request() string {
 	return r.RequestURI
 }
 
-func (p *peer) send(text string) { _, _ = io.WriteString(p.Conn, text) }
+// send sends text, and tells whether the client still takes it.
+func (p *peer) send(text string) bool {
+	_, err := io.WriteString(p.Conn, text)
+	return err == nil
+}
 
 // untilClosed waits until the client has closed the connection.
 func (p *peer) untilClosed() { _, _ = io.Copy(io.Discard, p.in) }
@@ -305,16 +309,20 @@ func eachWay(t *testing.T, test func(t *testing.T, s *tls.Config, change func(*O
 	})
 }
 
-// memory returns a connection of memory, for a bubble of testing/synctest, and hands its other side to serve.
-func memory(serve func(p *peer)) func(context.Context, string, string) (net.Conn, error) {
+// memory makes connections of memory, for a bubble of testing/synctest, and hands their other sides to serve. The test waits in the
+// end until all of that has returned.
+func memory(t testing.TB, serve func(p *peer)) func(context.Context, string, string) (net.Conn, error) {
+	t.Helper()
 	var number atomic.Int64
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
 	return func(context.Context, string, string) (net.Conn, error) {
 		near, far := net.Pipe()
 		p := &peer{Conn: far, number: int(number.Add(1)), in: bufio.NewReader(far)}
-		go func() {
+		wg.Go(func() {
 			defer far.Close()
 			serve(p)
-		}()
+		})
 		return askable{near}, nil
 	}
 }
