@@ -20,7 +20,9 @@ func TestWrongCertificate(t *testing.T) {
 	for name, change := range map[string]func(*tls.Config){
 		"another name": func(c *tls.Config) { c.ServerName = "api.tinybird.co" },
 		"nobody":       func(c *tls.Config) { c.RootCAs = x509.NewCertPool() },
-		"a policy":     func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return errors.New("not this one") } },
+		"a policy": func(c *tls.Config) {
+			c.VerifyConnection = func(tls.ConnectionState) error { return errors.New("not this one") }
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -70,7 +72,9 @@ func TestSessionTickets(t *testing.T) {
 			t.Parallel()
 			s := serveTCP(t, serverTLS(), echo)
 			cache := new(countingCache)
-			c := client(t, s, secure, func(o *Options) { o.TLS.ClientSessionCache, o.TLS.MinVersion, o.TLS.MaxVersion = cache, version, version })
+			c := client(t, s, secure, func(o *Options) {
+				o.TLS.ClientSessionCache, o.TLS.MinVersion, o.TLS.MaxVersion = cache, version, version
+			})
 			for i := range 5 {
 				mustGet(t, c, "/"+strconv.Itoa(i))
 			}
@@ -180,7 +184,9 @@ func TestSecureDialer(t *testing.T) {
 	_, pool := certificate()
 	d := &tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: serverName}}
 	c := client(t, s, func(o *Options) {
-		o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) { return d.DialContext(ctx, network, addr) }
+		o.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return d.DialContext(ctx, network, addr)
+		}
 	})
 	for i := range 3 {
 		mustGet(t, c, "/"+strconv.Itoa(i))
