@@ -100,6 +100,8 @@ type clerkState struct {
 	verifier       *clerk.Verifier
 	backend        *bapi.Client // nil until a site asks for it
 	acquired       []string     // keys of the key sets that this instance holds
+	notifier       *notifier
+	listed         listing
 }
 
 // ClerkLimits bounds what is kept in memory for verifying sessions.
@@ -128,6 +130,10 @@ func (c *Clerk) provision(ctx caddy.Context) error {
 	if err := c.resolve(ctx); err != nil {
 		return err
 	}
+	var err error
+	if c.notifier, err = newNotifier(ctx); err != nil {
+		return err
+	}
 	issuers, err := c.keySets(ctx)
 	if err != nil {
 		return err
@@ -149,8 +155,11 @@ func (c *Clerk) provision(ctx caddy.Context) error {
 		config.MaxTokenSize = l.TokenSize
 		config.MaxIdentities = l.Identities
 	}
-	c.verifier, err = clerk.New(config)
-	return err
+	if c.verifier, err = clerk.New(config); err != nil {
+		return err
+	}
+	c.enlist(ctx)
+	return nil
 }
 
 // resolve reads the placeholders of the settings into unexported fields, so that no secret becomes part of the
@@ -283,6 +292,7 @@ func (c *Clerk) queryNames() []string {
 
 // cleanup releases what provision acquired, and only that.
 func (c *Clerk) cleanup() error {
+	c.delist()
 	if c.verifier != nil {
 		c.verifier.Close()
 	}

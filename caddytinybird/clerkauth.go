@@ -134,7 +134,7 @@ func (h *ClerkAuth) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	setCookies(w, o)
 	switch {
 	case o.Location != "":
-		return h.send(w, o)
+		return h.send(w, r, o)
 	case o.Identity != nil:
 		return h.admit(w, r, o, next)
 	case h.Optional && o.Refusal.Status == http.StatusUnauthorized:
@@ -158,7 +158,7 @@ func (h *ClerkAuth) admit(w http.ResponseWriter, r *http.Request, o *clerk.Outco
 		}
 	}
 	h.headers.set(r.Header, o.Identity)
-	metrics.authenticated(authSignedIn)
+	authenticated(r, authSignedIn)
 	return next.ServeHTTP(newPrivateWriter(w, o), v.in(r))
 }
 
@@ -167,7 +167,7 @@ func (h *ClerkAuth) passAnonymous(w http.ResponseWriter, r *http.Request, o *cle
 	v := visitorOf(r, new(visitor))
 	v.identity, v.refusal, v.decided = nil, o.Refusal, true
 	v.setUser(r)
-	metrics.authenticated(authSignedOut)
+	authenticated(r, authSignedOut)
 	if len(o.Cookies) > 0 {
 		w = newPrivateWriter(w, o)
 	}
@@ -183,17 +183,21 @@ func (h *ClerkAuth) turnAway(w http.ResponseWriter, r *http.Request, o *clerk.Ou
 	if refusal.Status >= http.StatusInternalServerError {
 		level, result = zap.ErrorLevel, authUnavailable
 	}
-	metrics.authenticated(result)
+	authenticated(r, result)
+	traceRefusal(r, refusal)
 	if c := h.log.Check(level, "request turned away"); c != nil {
-		c.Write(zap.String("code", string(refusal.Code)), zap.String("reason", o.Reason), zap.Error(refusal))
+		c.Write(zap.String("code", string(refusal.Code)), zap.String("reason", o.Reason), zap.Error(refusal), helpField(refusal))
+	}
+	if refusal.NeedsHelp() {
+		new(visitor).logFields(r, helpField(refusal))
 	}
 	explain(w.Header(), o)
 	return refuse(w, r, h.Errors, "http.clerk_auth.code", refusal)
 }
 
 // send redirects a browser to Clerk, or to itself without what Clerk added to the URL.
-func (h *ClerkAuth) send(w http.ResponseWriter, o *clerk.Outcome) error {
-	metrics.authenticated(authHandshake)
+func (h *ClerkAuth) send(w http.ResponseWriter, r *http.Request, o *clerk.Outcome) error {
+	authenticated(r, authHandshake)
 	explain(w.Header(), o)
 	redirectTo(w, http.StatusTemporaryRedirect, o.Location)
 	shown := withoutSecrets(o.Location)

@@ -103,12 +103,12 @@ func (p *ClerkProvider) Authenticate(w http.ResponseWriter, r *http.Request) (ca
 	switch {
 	case o.Identity != nil:
 		setCookies(w, o)
-		metrics.authenticated(authSignedIn)
+		authenticated(r, authSignedIn)
 		return userOf(o.Identity), true, nil
 	case errors.Is(o.Refusal, context.Canceled):
 		return caddyauth.User{}, false, nil
 	case o.Refusal.Status >= http.StatusInternalServerError:
-		metrics.authenticated(authUnavailable)
+		authenticated(r, authUnavailable)
 		return caddyauth.User{}, false, o.Refusal
 	case o.Location == "": // else they belong to the redirect, which there is not
 		setCookies(w, o)
@@ -116,7 +116,7 @@ func (p *ClerkProvider) Authenticate(w http.ResponseWriter, r *http.Request) (ca
 	if challenge := o.Refusal.Header.Get("WWW-Authenticate"); challenge != "" {
 		w.Header().Add("WWW-Authenticate", challenge)
 	}
-	metrics.authenticated(authRefused)
+	authenticated(r, authRefused)
 	return caddyauth.User{}, false, nil
 }
 
@@ -129,7 +129,7 @@ func (p *ClerkProvider) decide(r *http.Request, at *url.URL) *clerk.Outcome {
 		}
 	}
 	if o.Replaced != nil {
-		metrics.replaced.WithLabelValues().Inc()
+		metrics.replaced.Inc()
 		if c := p.log.Check(zap.WarnLevel, "a handshake replaced the valid session of another user"); c != nil {
 			by := o.Identity
 			if by == nil {

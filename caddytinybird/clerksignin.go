@@ -37,7 +37,7 @@ func (h *ClerkAuth) sendToSignIn(w http.ResponseWriter, r *http.Request, o *cler
 	if count >= maxSignIns {
 		return h.turnAway(w, r, o, inCircles(o.Refusal))
 	}
-	metrics.authenticated(authRedirected)
+	authenticated(r, authRedirected)
 	explain(w.Header(), o)
 	w.Header().Add("Set-Cookie", signInCookie+"="+strconv.Itoa(count+1)+"; Path=/; SameSite=Lax; HttpOnly; Max-Age=10")
 	redirectTo(w, http.StatusFound, h.signInURL(o.Refusal.Code, at))

@@ -44,21 +44,24 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 	if err != nil {
 		return err
 	}
-	metrics.dropped.WithLabelValues(eventsPipe).Add(float64(target.Dropped))
+	x.step(stepIdentify)
+	h.built(x, target.Dropped)
 	grant, err := h.ingest.Authorize(target.Datasource, x.identity)
 	if err != nil {
 		return err
 	}
+	x.step(stepAuthorize)
 	if err := h.limitEvents(w, r, x); err != nil {
 		return err
 	}
+	x.step(stepLimit)
 	body, err := ingest.Open(r, h.eventsSize())
 	if err != nil {
 		return err
 	}
 	result, err := grant.Send(body, func(batch []byte) (forward.Receipt, error) {
-		if x.outcome.UpstreamStatus != 0 {
-			metrics.answered(eventsPipe, x.outcome.UpstreamStatus, x.outcome.Duration)
+		if x.outcome.Duration != 0 {
+			h.of(eventsPipe).answered(x.outcome.UpstreamStatus, x.outcome.Duration)
 		}
 		receipt, outcome, err := h.forwarder.Append(r.Context(), w.Header(), forward.Batch{
 			Datasource: grant.Datasource, Wait: target.Wait, Rows: batch, Client: r.Header, Token: grant.Token,

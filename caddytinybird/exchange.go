@@ -5,10 +5,12 @@ import (
 	"errors"
 	"net/http"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 // otherPipe stands for every pipe that the config does not list, so that no client can make new metric labels.
@@ -21,27 +23,17 @@ type exchange struct {
 	own     visitor // the visitor, unless a handler before knows one
 	pipe    string
 	outcome forward.Outcome
+	span    trace.Span // nil unless it is recorded
 }
 
 // finish records the outcome and, when the request was refused, answers it.
 func (h *Handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, err error) error {
 	refusal := refusalOf(err)
-	code := "ok"
+	code := outcomeOf(refusal, err)
+	h.record(r, x, code, refusal)
 	if refusal != nil {
-		code = string(refusal.Code)
+		h.report(x, code, refusal, err)
 	}
-	if errors.Is(err, forward.ErrAborted) {
-		code = "aborted"
-	}
-	if errors.Is(err, context.Canceled) {
-		code = "client_closed"
-	}
-	metrics.requests.WithLabelValues(x.pipe, code).Inc()
-	if x.outcome.UpstreamStatus != 0 {
-		metrics.answered(x.pipe, x.outcome.UpstreamStatus, x.outcome.Duration)
-	}
-	x.logFields(r, zap.String("tinybird_pipe", x.pipe), zap.String("tinybird_outcome", code))
-	h.report(x, refusal, err)
 
 	switch {
 	case err == nil:
@@ -56,12 +48,56 @@ func (h *Handler) finish(w http.ResponseWriter, r *http.Request, x *exchange, er
 	}
 }
 
+// outcomeOf is what logs, metrics and traces call the end of a request.
+func outcomeOf(refusal *apierr.Error, err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, context.Canceled):
+		return "client_closed"
+	case errors.Is(err, forward.ErrAborted):
+		return "aborted"
+	default:
+		return string(refusal.Code)
+	}
+}
+
+// preflight records a browser's question what pages of other sites may do, which cors answered.
+func (h *Handler) preflight(r *http.Request, x *exchange) {
+	path := r.URL.EscapedPath()
+	pipe, _, ok := tinybird.ParsePath(path)
+	switch {
+	case path == h.TokenEndpoint && path != "":
+		x.pipe = tokenPipe
+	case h.ingest != nil && h.ingest.Serves(path):
+		x.pipe = eventsPipe
+	case ok && h.policy.Listed(pipe):
+		x.pipe = pipe
+	}
+	h.record(r, x, "preflight", nil)
+}
+
+// record counts a request and puts it on the access log's line and into the trace.
+func (h *Handler) record(r *http.Request, x *exchange, code string, refusal *apierr.Error) {
+	counts := h.of(x.pipe)
+	counts.requests.of(code).Inc()
+	if x.outcome.Duration != 0 {
+		counts.answered(x.outcome.UpstreamStatus, x.outcome.Duration)
+	}
+	x.ended(code)
+	fields := append(make([]zap.Field, 0, 3), zap.String("tinybird_pipe", x.pipe), zap.String("tinybird_outcome", code))
+	if refusal != nil && code == string(refusal.Code) && refusal.NeedsHelp() {
+		fields = append(fields, helpField(refusal))
+	}
+	x.logFields(r, fields...)
+}
+
+// helpField leads from a log to the documentation of a refusal's code.
+func helpField(refusal *apierr.Error) zap.Field { return zap.String("help", refusal.Code.Help()) }
+
 // report tells the operator about what only an operator can mend. Refusals that a client causes are in the access
 // log and the metrics, and only at debug level here.
-func (h *Handler) report(x *exchange, refusal *apierr.Error, err error) {
-	if err == nil {
-		return
-	}
+func (h *Handler) report(x *exchange, code string, refusal *apierr.Error, err error) {
 	level := zap.DebugLevel
 	if refusal.Status >= http.StatusInternalServerError || refusal.Code == apierr.UpstreamRefused || refusal.Code == apierr.EventsIncomplete {
 		level = zap.ErrorLevel
@@ -76,7 +112,12 @@ func (h *Handler) report(x *exchange, refusal *apierr.Error, err error) {
 		level = zap.DebugLevel
 	}
 	if c := h.log.Check(level, "request not answered"); c != nil {
-		c.Write(zap.String("pipe", x.pipe), zap.String("code", string(refusal.Code)), zap.Error(err),
-			zap.Int("upstream_status", x.outcome.UpstreamStatus))
+		fields := []zap.Field{
+			zap.String("pipe", x.pipe), zap.String("code", code), zap.Error(err), zap.Int("upstream_status", x.outcome.UpstreamStatus),
+		}
+		if code == string(refusal.Code) {
+			fields = append(fields, helpField(refusal))
+		}
+		c.Write(fields...)
 	}
 }

@@ -107,22 +107,27 @@ type Handler struct {
 	// Bounds of memory and of requests.
 	Limits *Limits `json:"limits,omitempty"`
 
-	log         *zap.Logger
-	verifier    *clerk.Verifier // nil: a clerk_auth has to run before
-	credentials []string        // names of query parameters that may hold a token
-	policy      *tinybird.Policy
-	minter      *tinybird.Minter
-	limiter     *pooledLimiter
-	forwarder   *forward.Forwarder
-	direct      *wire.Client // the forwarder's own connections; nil: all go by the transport
-	requests    tinybird.RequestLimits
-	api         string      // the base URL of Tinybird's API
-	cors        *corsPolicy // nil: no other origin
-	forgery     *http.CrossOriginProtection
-	ingest      *ingest.Policy
-	templateKey []byte // what the tokens of Clerk's template are signed with; nil: none are accepted
-	workspaceID string
-	workspace   string // the key of the acquired limiter; empty while none is held
+	log          *zap.Logger
+	verifier     *clerk.Verifier // nil: a clerk_auth has to run before
+	credentials  []string        // names of query parameters that may hold a token
+	policy       *tinybird.Policy
+	minter       *tinybird.Minter
+	limiter      *pooledLimiter
+	forwarder    *forward.Forwarder
+	direct       *wire.Client // the forwarder's own connections; nil: all go by the transport
+	requests     tinybird.RequestLimits
+	api          string      // the base URL of Tinybird's API
+	cors         *corsPolicy // nil: no other origin
+	forgery      *http.CrossOriginProtection
+	ingest       *ingest.Policy
+	templateKey  []byte // what the tokens of Clerk's template are signed with; nil: none are accepted
+	workspaceID  string
+	workspace    string // the key of the acquired limiter; empty while none is held
+	upstreamHost string
+	notifier     *notifier
+	series       map[string]*pipeSeries
+	counted      []string // the pipes that are counted; nil while none are held
+	listed       listing
 }
 
 // CaddyModule returns the Caddy module information.
@@ -135,11 +140,13 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	if h.cors.answers(w, r) {
-		return nil
-	}
 	x := &exchange{pipe: otherPipe}
 	x.visitor = visitorOf(r, &x.own)
+	x.follow(r)
+	if h.cors.answers(w, r) {
+		h.preflight(r, x)
+		return nil
+	}
 	err := h.serve(w, r, x)
 	return h.finish(w, r, x, err)
 }
@@ -167,21 +174,23 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	if err != nil {
 		return err
 	}
+	x.step(stepAuthorize)
 	rps, err := h.limit(w, r, grant) //nolint:contextcheck // counting is in memory and waits for nothing
 	if err != nil {
 		return err
 	}
+	x.step(stepLimit)
 	token, cached, err := h.minter.Mint(grant, rps)
 	if err != nil {
 		return cannotMint(err)
 	}
-	metrics.minted(cached)
+	x.minted(cached)
 
 	question, err := tinybird.Build(w, r, grant, h.requests)
 	if err != nil {
 		return err
 	}
-	metrics.dropped.WithLabelValues(grant.Pipe).Add(float64(question.Dropped))
+	h.built(x, question.Dropped)
 
 	x.outcome, err = h.forwarder.Forward(r.Context(), w, forward.Request{
 		Method:   question.Method,
@@ -203,6 +212,7 @@ func (h *Handler) authorize(r *http.Request, x *exchange, pipe, format string) (
 		}
 		if claims != nil {
 			x.identity = id
+			x.step(stepIdentify)
 			return h.policy.Narrow(pipe, format, id, h.workspaceID, claims)
 		}
 	}
@@ -210,6 +220,7 @@ func (h *Handler) authorize(r *http.Request, x *exchange, pipe, format string) (
 	if x.identity, err = h.identify(r, x.visitor); err != nil {
 		return nil, err
 	}
+	x.step(stepIdentify)
 	return h.policy.Authorize(pipe, format, x.identity)
 }
 

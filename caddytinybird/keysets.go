@@ -30,12 +30,15 @@ type keySet struct {
 
 	mu    sync.Mutex
 	users []keySetUser
+
+	told throttle // about keys that could not be loaded
 }
 
 type keySetUser struct {
-	owner   *Clerk
-	log     *zap.Logger
-	storage certmagic.Storage
+	owner    *Clerk
+	log      *zap.Logger
+	storage  certmagic.Storage
+	notifier *notifier
 }
 
 // acquireKeySet returns the key set of an address. It never waits for the network.
@@ -57,7 +60,7 @@ func (c *Clerk) acquireKeySet(ctx caddy.Context, url string) (*jwks.Set, error) 
 	if !ok {
 		return nil, fmt.Errorf("key set of %s is a %T", url, value)
 	}
-	s.use(keySetUser{owner: c, log: ctx.Logger(), storage: ctx.Storage()})
+	s.use(keySetUser{owner: c, log: ctx.Logger(), storage: ctx.Storage(), notifier: c.notifier})
 	s.Start()
 	return s.Set, nil
 }
@@ -162,14 +165,16 @@ func (s *keySet) Save(ctx context.Context, doc []byte) error {
 // observe tells the operator about each attempt to load the keys.
 func (s *keySet) observe(e jwks.Event) {
 	log := s.current().log
+	if e.Source == jwks.SourceNetwork { // else it is about Caddy's storage
+		metrics.refreshed(e.Err)
+	}
 	if e.Err != nil {
-		metrics.refreshed("failed")
 		if c := log.Check(zap.WarnLevel, "keys of Clerk could not be loaded"); c != nil {
 			c.Write(zap.String("url", e.URL), zap.String("source", e.Source), zap.Error(e.Err), zap.Duration("next_try", e.Next))
 		}
+		s.tellFailed(e)
 		return
 	}
-	metrics.refreshed("ok")
 	if e.Skipped > 0 && e.SkippedChanged {
 		log.Warn("some of Clerk's keys were skipped; only RSA keys of at least 2048 bits for signatures are usable",
 			zap.String("url", e.URL), zap.Int("skipped", e.Skipped), zap.Int("keys", e.Keys))
@@ -177,6 +182,46 @@ func (s *keySet) observe(e jwks.Event) {
 	if c := log.Check(zap.DebugLevel, "keys of Clerk loaded"); c != nil {
 		c.Write(zap.String("url", e.URL), zap.String("source", e.Source), zap.Int("keys", e.Keys), zap.Bool("changed", e.Changed))
 	}
+}
+
+// tellFailed emits the event of a fetch that failed.
+func (s *keySet) tellFailed(e jwks.Event) {
+	n := s.notifier()
+	if n == nil || e.Source != jwks.SourceNetwork {
+		return
+	}
+	now := time.Now()
+	suppressed, ok := s.told.admit("", now)
+	if !ok {
+		return
+	}
+	st := s.Status()
+	data := map[string]any{
+		"url":              e.URL,
+		"error":            e.Err.Error(),
+		"failures":         st.Failures,
+		"keys":             len(st.KIDs),
+		"next_try_seconds": e.Next.Seconds(),
+		"suppressed":       suppressed,
+	}
+	if !st.Fetched.IsZero() {
+		data["age_seconds"] = now.Sub(st.Fetched).Seconds()
+	}
+	if !n.emit(eventRefreshFailed, data) {
+		s.told.missed(suppressed)
+	}
+}
+
+// notifier is that of the newest running config that wants to know, or nil.
+func (s *keySet) notifier() *notifier {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range slices.Backward(s.users) {
+		if u.notifier.wants(eventRefreshFailed) {
+			return u.notifier
+		}
+	}
+	return nil
 }
 
 // Destruct ends the set's refreshing when no config uses it anymore.

@@ -18,8 +18,11 @@ var limiters = caddy.NewUsagePool()
 type pooledLimiter struct {
 	*ratelimit.Limiter
 
-	mu     sync.Mutex
-	bounds map[*Handler]int
+	told throttle // about tenants that reached their limit
+
+	mu      sync.Mutex
+	bounds  map[*Handler]int
+	largest int
 }
 
 // Destruct has nothing to end: a limiter runs nothing in the background.
@@ -41,8 +44,16 @@ func (l *pooledLimiter) bound(user *Handler, maxKeys int, leave bool) {
 		largest = max(largest, n)
 	}
 	if largest > 0 {
+		l.largest = largest
 		l.SetMaxKeys(largest)
 	}
+}
+
+// maxKeys is the bound that holds.
+func (l *pooledLimiter) maxKeys() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.largest, ratelimit.MinMaxKeys)
 }
 
 // acquireLimiter takes the limiter of a workspace.

@@ -2,6 +2,7 @@ package caddytinybird
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -10,54 +11,73 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
 )
 
+// labelPipe is the label of what is counted by pipe.
+const labelPipe = "pipe"
+
 // collectors are built once for the process, so that counters survive reloads, and registered with each
-// config's registry. Labels are bounded: results, codes, and pipes that a config lists.
+// config's registry. Labels are bounded: results, codes, addresses of keys, and pipes that a config lists.
 type collectors struct {
-	verifications *prometheus.CounterVec
-	refreshes     *prometheus.CounterVec
-	auth          *prometheus.CounterVec
-	replaced      *prometheus.CounterVec
-	requests      *prometheus.CounterVec
-	tokens        *prometheus.CounterVec
-	limited       *prometheus.CounterVec
-	dropped       *prometheus.CounterVec
-	upstream      *prometheus.HistogramVec
-	eventRows     *prometheus.CounterVec
+	all []prometheus.Collector
+
+	verifications *series[prometheus.Counter]
+	refreshes     *series[prometheus.Counter]
+	auth          *series[prometheus.Counter]
+	replaced      prometheus.Counter
+	tokens        *series[prometheus.Counter]
+	eventRows     *series[prometheus.Counter]
+
+	requests *prometheus.CounterVec
+	limited  *prometheus.CounterVec
+	dropped  *prometheus.CounterVec
+	upstream *prometheus.HistogramVec
+
+	mu    sync.Mutex
+	pipes map[string]*pipeSeries // those of a config, and those that stand for no pipe
 }
 
 var metrics = newCollectors()
 
 func newCollectors() *collectors {
+	c := &collectors{pipes: make(map[string]*pipeSeries)}
 	counter := func(subsystem, name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{
+		vec := prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "caddy", Subsystem: subsystem, Name: name, Help: help,
 		}, labels)
+		c.all = append(c.all, vec)
+		return vec
 	}
-	return &collectors{
-		verifications: counter("clerk", "verifications_total", "Session tokens looked at, by result.", "result"),
-		refreshes:     counter("clerk", "jwks_refreshes_total", "Attempts to load Clerk's keys, by result.", "result"),
-		auth:          counter("clerk", "auth_total", "Requests that clerk_auth or the provider clerk decided about, by result.", "result"),
-		replaced:      counter("clerk", "sessions_replaced_total", "Handshakes that ended the valid session of another user."),
-		requests:      counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", "pipe", "code"),
-		tokens:        counter("tinybird", "tokens_total", "Tinybird tokens used, minted or cached.", "result"),
-		limited:       counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", "pipe"),
-		eventRows:     counter("tinybird", "event_rows_total", "Rows that clients sent, by result.", "result"),
-		dropped:       counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", "pipe"),
-		upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "caddy", Subsystem: "tinybird", Name: "upstream_seconds",
-			Help:    "Time from asking Tinybird to the headers of its answer.",
-			Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
-		}, []string{"pipe", "status_class"}),
+	results := func(subsystem, name, help string, known ...string) *series[prometheus.Counter] {
+		vec := counter(subsystem, name, help, "result")
+		return newSeries(func(result string) prometheus.Counter { return vec.WithLabelValues(result) }, known...)
 	}
+	c.verifications = results("clerk", "verifications_total", "Session tokens looked at, by result.", "ok")
+	c.refreshes = results("clerk", "jwks_refreshes_total", "Attempts to load Clerk's keys, by result.", "ok", "failed")
+	c.auth = results("clerk", "auth_total", "Requests that clerk_auth or the provider clerk decided about, by result.",
+		authSignedIn, authSignedOut, authHandshake, authRedirected, authRefused, authUnavailable)
+	c.replaced = counter("clerk", "sessions_replaced_total", "Handshakes that ended the valid session of another user.").WithLabelValues()
+	c.tokens = results("tinybird", "tokens_total", "Tinybird tokens used, minted or cached.", "minted", "cached")
+	c.eventRows = results("tinybird", "event_rows_total", "Rows that clients sent, by result.",
+		"accepted", "quarantined", "unknown", "refused")
+	c.requests = counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", labelPipe, "code")
+	c.limited = counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", labelPipe)
+	c.dropped = counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", labelPipe)
+	c.upstream = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "caddy", Subsystem: "tinybird", Name: "upstream_seconds",
+		Help:    "Time from asking Tinybird to the headers of its answer, or to giving up.",
+		Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
+	}, []string{labelPipe, "status_class"})
+	c.all = append(c.all, c.upstream, newPoolCollector())
+	for _, name := range noPipes {
+		c.pipe(name).users++ // they stay
+	}
+	return c
 }
 
 // register makes the collectors part of the config's registry. Two handlers in one config register the
 // same collectors; the second time is no error.
 func (c *collectors) register(ctx caddy.Context) {
 	registry := ctx.GetMetricsRegistry()
-	for _, collector := range []prometheus.Collector{
-		c.verifications, c.refreshes, c.auth, c.replaced, c.requests, c.tokens, c.limited, c.dropped, c.upstream, c.eventRows,
-	} {
+	for _, collector := range c.all {
 		err := registry.Register(collector)
 		if already := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &already) {
 			ctx.Logger().Error("a metric could not be registered: " + err.Error())
@@ -69,17 +89,23 @@ func (c *collectors) verified(code string) {
 	if code == "" {
 		code = "ok"
 	}
-	c.verifications.WithLabelValues(code).Inc()
+	c.verifications.of(code).Inc()
 }
 
-func (c *collectors) refreshed(result string) { c.refreshes.WithLabelValues(result).Inc() }
+func (c *collectors) refreshed(err error) {
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	c.refreshes.of(result).Inc()
+}
 
 // rows counts what became of the rows of one body.
 func (c *collectors) rows(r ingest.Result) {
-	c.eventRows.WithLabelValues("accepted").Add(float64(r.Successful))
-	c.eventRows.WithLabelValues("quarantined").Add(float64(r.Quarantined))
-	c.eventRows.WithLabelValues("unknown").Add(float64(r.Unknown))
-	c.eventRows.WithLabelValues("refused").Add(float64(r.Refused()))
+	c.eventRows.of("accepted").Add(float64(r.Successful))
+	c.eventRows.of("quarantined").Add(float64(r.Quarantined))
+	c.eventRows.of("unknown").Add(float64(r.Unknown))
+	c.eventRows.of("refused").Add(float64(r.Refused()))
 }
 
 func (c *collectors) minted(cached bool) {
@@ -87,15 +113,20 @@ func (c *collectors) minted(cached bool) {
 	if cached {
 		result = "cached"
 	}
-	c.tokens.WithLabelValues(result).Inc()
+	c.tokens.of(result).Inc()
 }
 
-func (c *collectors) answered(pipe string, status int, d time.Duration) {
-	class := "none"
-	if status >= 100 && status < 600 {
-		class = string(rune('0'+status/100)) + "xx"
+// statusClass names the class of a status; 0 is that no answer came.
+func statusClass(status int) string {
+	if class := status / 100; class >= 1 && class <= 5 {
+		return [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}[class-1]
 	}
-	c.upstream.WithLabelValues(pipe, class).Observe(d.Seconds())
+	return "none"
+}
+
+// answered counts an answer of Tinybird, or that none came.
+func (p *pipeSeries) answered(status int, d time.Duration) {
+	p.upstream.of(statusClass(status)).Observe(d.Seconds())
 }
 
 // The results of authentication.
@@ -107,5 +138,3 @@ const (
 	authRefused     = "refused"     // 400, 401, 403
 	authUnavailable = "unavailable" // 5xx
 )
-
-func (c *collectors) authenticated(result string) { c.auth.WithLabelValues(result).Inc() }

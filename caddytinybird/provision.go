@@ -53,13 +53,19 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := h.provisionTokenEndpoint(base); err != nil {
 		return err
 	}
-	if err := h.provisionTemplateTokens(key, workspace); err != nil {
+	if err := h.provisionTemplateTokens(key); err != nil {
 		return err
 	}
 	transport, err := loadTransport(ctx, h.TransportRaw, base)
 	if err != nil {
 		return err
 	}
+	if h.notifier, err = newNotifier(ctx); err != nil {
+		return err
+	}
+	h.workspaceID, h.upstreamHost = workspace, base.Host
+	h.countPipes()
+	h.enlist(ctx)
 	h.direct = transport.direct
 	h.forwarder = forward.New(forward.Options{
 		Base:          base,
@@ -215,7 +221,7 @@ func (h *Handler) provisionTokens(key tinybird.SigningKey, workspace string) err
 }
 
 // provisionTemplateTokens settles whether the tokens of Clerk's template are accepted.
-func (h *Handler) provisionTemplateTokens(key tinybird.SigningKey, workspace string) error {
+func (h *Handler) provisionTemplateTokens(key tinybird.SigningKey) error {
 	if !h.AcceptTemplateTokens {
 		return nil
 	}
@@ -228,7 +234,7 @@ func (h *Handler) provisionTemplateTokens(key tinybird.SigningKey, workspace str
 				zap.Strings("pipes", pipe.Names))
 		}
 	}
-	h.templateKey, h.workspaceID = key.Bytes, workspace
+	h.templateKey = key.Bytes
 	return nil
 }
 
@@ -249,6 +255,8 @@ func (h *Handler) Validate() error {
 // Cleanup releases what Provision acquired. Requests of the old config may still be running, so nothing they use
 // is taken away.
 func (h *Handler) Cleanup() error {
+	h.delist()
+	h.uncountPipes()
 	errs := []error{h.releaseLimiter()}
 	if h.minter != nil {
 		h.minter.Close()

@@ -31,7 +31,8 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, grant *tinybird.
 	}
 	result.SetHeaders(w.Header())
 	if !result.Allowed {
-		metrics.limited.WithLabelValues(grant.Pipe).Inc()
+		h.of(grant.Pipe).limited().Inc()
+		h.tellLimited(grant, result)
 		return 0, apierr.New(http.StatusTooManyRequests, apierr.RateLimited, "Too many requests. Wait as long as the Retry-After header says.")
 	}
 	return rps, nil

@@ -43,13 +43,16 @@ func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange
 	if x.identity, err = h.identify(r, x.visitor); err != nil {
 		return err
 	}
+	x.step(stepIdentify)
 	set, err := h.policy.AuthorizeAll(x.identity)
 	if err != nil {
 		return err
 	}
+	x.step(stepAuthorize)
 	if _, err := h.limit(w, r, &tinybird.Grant{Pipe: tokenPipe, TokenName: set.TokenName, Rate: set.Rate}); err != nil {
 		return err
 	}
+	x.step(stepLimit)
 	rps, err := smallestRate(r, set.Grants)
 	if err != nil {
 		return err
@@ -58,7 +61,7 @@ func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange
 	if err != nil {
 		return cannotMint(err)
 	}
-	metrics.minted(cached)
+	x.minted(cached)
 	return writeJSON(w, http.StatusOK, clientToken{Token: token, ExpiresAt: expires.UTC(), API: h.api})
 }
 

@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
+	caddy.RegisterModule(execHandler{})
 	os.Exit(m.Run())
 }
 

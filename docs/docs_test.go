@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 )
 
 // page is a Markdown file.
@@ -178,22 +180,26 @@ func TestEveryCodeIsDescribed(t *testing.T) {
 	sameSet(t, "the headings of errors.md", codes, firstGroups(heading, errors.prose))
 }
 
-// TestMetricsAreDescribed compares the names in metrics.go with those in logs.md, both ways.
-func TestMetricsAreDescribed(t *testing.T) {
+// TestEveryCodeIsExplained: the section of each code says what it comes from, how to see that and what to do, and is where the logs
+// lead to.
+func TestEveryCodeIsExplained(t *testing.T) {
 	t.Parallel()
-	isMetric := regexp.MustCompile(`^[a-z_]+_(?:total|seconds|bytes)$`)
-	var names []string
-	ast.Inspect(parse(t, "../caddytinybird/metrics.go"), func(n ast.Node) bool {
-		if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
-			if name, err := strconv.Unquote(literal.Value); err == nil && isMetric.MatchString(name) {
-				names = append(names, name)
-			}
+	module := firstGroups(regexp.MustCompile(`(?m)^module (.+)$`), read(t, "../go.mod"))[0]
+	p := readPage(t, "errors.md")
+	anchors := p.anchors()
+	for _, code := range stringConstants(t, "../internal/apierr/apierr.go", "Code") {
+		if got, want := apierr.Code(code).Help(), "https://"+module+"/blob/main/docs/errors.md#"+code; got != want || !anchors[code] {
+			t.Errorf("the logs lead to %s, want %s", got, want)
 		}
-		return true
-	})
-	logs := readPage(t, "logs.md")
-	row := regexp.MustCompile("(?m)^\\| `caddy_(?:clerk|tinybird)_([a-z_]+)` \\|")
-	sameSet(t, "the table of metrics in logs.md", names, firstGroups(row, logs.section(t, "Metrics")))
+		section, last := p.section(t, code), 0
+		for _, part := range []string{"- **Cause:** ", "- **See it:** ", "- **Fix:** "} {
+			at := strings.Index(section, "\n"+part)
+			if at < last || strings.Count(section, part) != 1 {
+				t.Errorf("%s: no %q in its place", code, part)
+			}
+			last = at
+		}
+	}
 }
 
 // TestLogMessagesExist looks for every message of logs.md in the source.

@@ -134,7 +134,7 @@ func TestNoSecretAnywhere(t *testing.T) {
 			v.add("a minted token", token)
 		}
 	}
-	for _, path := range []string{"/config/", "/metrics", "/debug/vars", "/debug/pprof/cmdline", "/reverse_proxy/upstreams"} {
+	for _, path := range []string{"/config/", "/metrics", "/debug/vars", "/debug/pprof/cmdline", "/reverse_proxy/upstreams", "/tinybird/status"} {
 		_, answer := e.ask(t, http.MethodGet, path, "", "")
 		v.search(t, "admin "+path, answer)
 	}

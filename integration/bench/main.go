@@ -82,10 +82,7 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	rsa := rsaCost()
-	err = say(w, fmt.Sprintf("%d rounds of %s, %d connections, %s\none RSA-2048 verification: %.1f µs of CPU\n",
-		o.rounds, o.duration, o.connections, machine(), rsa.Seconds()*1e6))
-	if err != nil {
+	if err := say(w, fmt.Sprintf("%d rounds of %s, %d connections, %s\n", o.rounds, o.duration, o.connections, machine())); err != nil {
 		return err
 	}
 	for _, protocol := range o.protocols {
@@ -99,7 +96,7 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 			}
 		}
 		if o.cold > 0 {
-			t, err := b.compareCold(ctx, protocol, rsa)
+			t, err := b.compareCold(ctx, protocol)
 			if err != nil {
 				return fmt.Errorf("%s, cold: %w", protocol, err)
 			}
@@ -126,12 +123,17 @@ func (b *bench) compare(ctx context.Context, protocol string, n int) (*table, er
 	}
 	defer s.stop()
 	requests := b.requests(n)
-	t := newTable(fmt.Sprintf("%s, %d sessions", protocol, n), "bare", "direct", "bare", "edge")
 	contenders := []contender{
 		{name: "direct", addr: s.upstream},
 		{name: "bare", addr: s.bare.addr, process: s.bare},
 		{name: "edge", addr: s.edge.addr, process: s.edge},
 	}
+	names := []string{"direct", "bare", "edge"}
+	if s.edge1 != nil {
+		contenders = append(contenders, contender{name: edgeUp1, addr: s.edge1.addr, process: s.edge1})
+		names = append(names, edgeUp1)
+	}
+	t := newTable(fmt.Sprintf("%s, %d sessions", protocol, n), "bare", names...)
 	for _, c := range contenders {
 		if err := b.warm(ctx, s, c, requests); err != nil {
 			return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -152,9 +154,12 @@ func (b *bench) compare(ctx context.Context, protocol string, n int) (*table, er
 
 // compareCold measures the edge with sessions that it has never seen, each with one request, beside the warm one and the
 // bare proxy. What it has seen is forgotten by starting it anew.
-func (b *bench) compareCold(ctx context.Context, protocol string, rsa time.Duration) (*table, error) {
+func (b *bench) compareCold(ctx context.Context, protocol string) (*table, error) {
 	t := newTable(protocol+", every request a new session", "bare", "bare", "edge", "cold")
-	t.rsa = rsa
+	v, err := newVerification()
+	if err != nil {
+		return nil, err
+	}
 	warm, cold := b.requests(100), b.requests(b.cold)
 	for round := range b.rounds {
 		s, err := b.start(ctx, protocol)
@@ -166,6 +171,11 @@ func (b *bench) compareCold(ctx context.Context, protocol string, rsa time.Durat
 		if err != nil {
 			return nil, err
 		}
+		cost, err := v.cost()
+		if err != nil {
+			return nil, err
+		}
+		t.rsa = append(t.rsa, cost)
 	}
 	return t, nil
 }

@@ -103,8 +103,13 @@ func (p *process) stop() {
 const ticksPerSecond = 100
 
 // cpu is the CPU time that the process has used so far, user and system.
-func (p *process) cpu() (time.Duration, error) {
-	stat, err := p.proc("stat")
+func (p *process) cpu() (time.Duration, error) { return cpuOf(strconv.Itoa(p.cmd.Process.Pid)) }
+
+// ownCPU is the CPU time that this process has used so far.
+func ownCPU() (time.Duration, error) { return cpuOf("self") }
+
+func cpuOf(pid string) (time.Duration, error) {
+	stat, err := proc(pid, "stat")
 	if err != nil {
 		return 0, err
 	}
@@ -127,7 +132,7 @@ func (p *process) cpu() (time.Duration, error) {
 
 // rss is its resident memory in bytes.
 func (p *process) rss() (int64, error) {
-	status, err := p.proc("status")
+	status, err := proc(strconv.Itoa(p.cmd.Process.Pid), "status")
 	if err != nil {
 		return 0, err
 	}
@@ -145,8 +150,8 @@ func (p *process) rss() (int64, error) {
 	return 0, errors.New("/proc does not tell the resident memory")
 }
 
-func (p *process) proc(name string) (string, error) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/" + name) //nolint:gosec // a number and one of two names
+func proc(pid, name string) (string, error) {
+	text, err := os.ReadFile("/proc/" + pid + "/" + name) //nolint:gosec // both are of this program's making
 	if err != nil {
 		return "", fmt.Errorf("the process's figures (Linux only): %w", err)
 	}

@@ -52,6 +52,16 @@ const trust = `
 	}
 `
 
+// trust1 makes the edge trust it, and leaves the rest as it is.
+const trust1 = `
+	transport http {
+		tls_trust_pool file {$CERT}
+	}
+`
+
+// edgeUp1 is the name of the edge that asks Tinybird over HTTP/1.1 while the others do over HTTP/2.
+const edgeUp1 = "edge, h1 up"
+
 const bareDirective = `	reverse_proxy {
 		to {$UPSTREAM}
 %s
@@ -94,6 +104,7 @@ type setup struct {
 	upstream   string
 	look       *upstream
 	bare, edge *process
+	edge1      *process // the edge as it is by default, with HTTP/1.1 to Tinybird, if the others use HTTP/2; else nil
 	dial       func(addr string) func(context.Context) (client, error)
 }
 
@@ -215,25 +226,38 @@ func (b *bench) start(ctx context.Context, protocol string) (*setup, error) {
 		s.stop()
 		return nil, err
 	}
-	if err := b.gate(ctx, s); err != nil {
-		s.stop()
-		return nil, fmt.Errorf("before any timing: %w", err)
+	proxies := []*process{s.edge}
+	if protocol == "h2" {
+		if s.edge1, err = startCaddy(ctx, b.binary, b.home, "edge1", configHead+fmt.Sprintf(site, fmt.Sprintf(edgeDirective, trust1)), env); err != nil {
+			s.stop()
+			return nil, err
+		}
+		proxies = append(proxies, s.edge1)
+	}
+	for _, p := range proxies {
+		if err := b.gate(ctx, s, p.addr); err != nil {
+			s.stop()
+			return nil, fmt.Errorf("before any timing: %w", err)
+		}
 	}
 	return s, nil
 }
 
 func (s *setup) stop() {
-	s.bare.stop()
-	s.edge.stop()
+	for _, p := range []*process{s.bare, s.edge, s.edge1} {
+		if p != nil {
+			p.stop()
+		}
+	}
 }
 
 // gate sees that the edge really does its work: it lets a session through with a token for that session's tenant and no
 // other, and turns away one that is forged.
-func (b *bench) gate(ctx context.Context, s *setup) error {
+func (b *bench) gate(ctx context.Context, s *setup, addr string) error {
 	s.look.look.Store(true)
 	defer s.look.look.Store(false)
 	for _, n := range []int{0, min(1, len(b.tokens)-1)} {
-		c, err := s.dial(s.edge.addr)(ctx)
+		c, err := s.dial(addr)(ctx)
 		if err != nil {
 			return err
 		}
@@ -251,7 +275,7 @@ func (b *bench) gate(ctx context.Context, s *setup) error {
 		}
 	}
 	_, session := split(b.tokens[0])
-	c, err := s.dial(s.edge.addr)(ctx)
+	c, err := s.dial(addr)(ctx)
 	if err != nil {
 		return err
 	}

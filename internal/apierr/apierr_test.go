@@ -54,3 +54,46 @@ func TestNoEndpoint(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestNeedsHelp: an operator is led to the documentation by what may be a mistake of the application or the config, and not by what a
+// single client does.
+func TestNeedsHelp(t *testing.T) {
+	t.Parallel()
+	for e, want := range map[*Error]bool{
+		New(http.StatusBadRequest, BadQuery, ""):       false,
+		New(http.StatusUnauthorized, TokenExpired, ""): true,
+		New(http.StatusForbidden, TenantMissing, ""):   true,
+		NoEndpoint(): false,
+		New(http.StatusConflict, EventsIncomplete, ""):             true,
+		New(http.StatusTooManyRequests, RateLimited, ""):           false,
+		New(http.StatusInternalServerError, Internal, ""):          true,
+		New(http.StatusServiceUnavailable, KeysUnavailable, ""):    true,
+		New(http.StatusGatewayTimeout, UpstreamTimeout, ""):        true,
+		New(http.StatusMethodNotAllowed, MethodNotAllowed, "GET."): false,
+	} {
+		if e.NeedsHelp() != want {
+			t.Errorf("%d %s: %v", e.Status, e.Code, !want)
+		}
+	}
+}
+
+// TestHelpIsNotForClients: the way to the documentation of operators is in no answer.
+func TestHelpIsNotForClients(t *testing.T) {
+	t.Parallel()
+	e := New(http.StatusUnauthorized, TokenExpired, "The session token has expired.").With("WWW-Authenticate", "Bearer")
+	w := httptest.NewRecorder()
+	if err := e.Write(w); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(e.Code.Help(), "/docs/errors.md#token_expired") {
+		t.Errorf("help %s", e.Code.Help())
+	}
+	for _, values := range w.Header() {
+		if strings.Contains(strings.Join(values, " "), "errors.md") {
+			t.Errorf("%v", w.Header())
+		}
+	}
+	if strings.Contains(w.Body.String(), "errors.md") {
+		t.Errorf("%s", w.Body)
+	}
+}

@@ -2,6 +2,7 @@ package clerk
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -70,5 +71,22 @@ func BenchmarkCookies(b *testing.B) {
 		if _, err := v.Authenticate(r); err == nil {
 			b.Fatal("accepted")
 		}
+	}
+}
+
+// Sessions that were never seen before.
+func BenchmarkVerifyCold(b *testing.B) {
+	v := newVerifier(b, Config{MaxIdentities: 100})
+	tokens := make([]string, 512)
+	for i := range tokens {
+		tokens[i] = sign(b, keyA(), testHeader(nil), testClaims(object{"jti": strconv.Itoa(i)}))
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if _, err := v.Verify(b.Context(), tokens[i%len(tokens)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
 	}
 }

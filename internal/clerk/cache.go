@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/cachestat"
 )
 
 // digest of a token stands for it in memory, so that no token does.
@@ -30,6 +32,7 @@ type entry struct {
 // the process's, and keys that were replaced, end an entry at once. Its own expiry only frees memory.
 type cache struct {
 	entries *otter.Cache[digest, *entry]
+	lookups cachestat.Counter // one for each token that is shown
 }
 
 func newCache(size int) (*cache, error) {
@@ -58,6 +61,10 @@ func (c *cache) get(key digest, r *rules, now time.Time) (*entry, bool) {
 		return nil, false
 	}
 	return e, true
+}
+
+func (c *cache) stats() cachestat.Stats {
+	return c.lookups.Of(c.entries.EstimatedSize(), int(c.entries.GetMaximum())) //nolint:gosec // it was given as an int
 }
 
 func (c *cache) put(key digest, e *entry) { c.entries.Set(key, e) }

@@ -8,6 +8,30 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 )
 
+// TestConfiguredClaimsAreNamed: the operator, whose config is at fault or not, sees what the token has instead.
+func TestConfiguredClaimsAreNamed(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]struct {
+		config Config
+		claims object
+	}{
+		`the token's azp is "https://other.example.com"`:        {Config{}, object{"azp": "https://other.example.com"}},
+		`the token has no azp`:                                  {Config{AZP: "strict"}, object{"azp": nil}},
+		`the token's azp is no text`:                            {Config{}, object{"azp": 7}},
+		`the token's azp is "` + strings.Repeat("x", 200) + `"`: {Config{}, object{"azp": strings.Repeat("x", 999)}},
+	} {
+		c.config.AuthorizedParties = []string{"https://app.example.com"}
+		_, err := newVerifier(t, c.config).Verify(t.Context(), sign(t, keyA(), testHeader(nil), testClaims(c.claims)))
+		if e := refusal(t, err, apierr.TokenWrongParty, reasonParties); !strings.HasSuffix(e.Error(), ": "+want) {
+			t.Errorf("%v, want %s", e, want)
+		}
+	}
+	_, err := newVerifier(t, Config{}).Verify(t.Context(), sign(t, keyA(), testHeader(nil), testClaims(object{"iss": "https://elsewhere.example.com"})))
+	if e := refusal(t, err, apierr.TokenWrongIssuer, reasonIssuer); !strings.HasSuffix(e.Error(), `: the token's iss is "https://elsewhere.example.com"`) {
+		t.Errorf("%v", e)
+	}
+}
+
 // Attack: claims that break a careless reader.
 func TestAttackClaims(t *testing.T) {
 	t.Parallel()

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/cachestat"
 )
 
 // KeySet is where the public keys of one issuer come from. KeyRead may wait for a fetch; an error of it that
@@ -135,6 +136,9 @@ func New(c Config) (*Verifier, error) {
 
 // Close stops the verifier's background work. The verifier stays usable for requests that are still running.
 func (v *Verifier) Close() { v.cache.close() }
+
+// CacheStats tells how the memory of verified tokens does.
+func (v *Verifier) CacheStats() cachestat.Stats { return v.cache.stats() }
 
 // Authenticate finds the request's session token and verifies it. The error is always an [*Error].
 func (v *Verifier) Authenticate(r *http.Request) (*Identity, error) {

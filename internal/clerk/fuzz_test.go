@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -183,13 +184,23 @@ func FuzzDecodeObject(f *testing.F) {
 	f.Add(`{"a":1,"a":2}`)
 	f.Add(`null`)
 	f.Add(`{"a":1e400}{}`)
+	f.Add(` [ {"a":[]} , -0.5e+1 , "\u00e9\n\ud800" , true ]`)
+	f.Add("{\"\\u0061\" :\t{ } ,\"b\":[ [ ] ,{\"\":\"]}\\\"\"}]\r\n}")
+	f.Add(`7`)
+	f.Add(``)
 	f.Fuzz(func(t *testing.T, doc string) {
 		got, err := decodeObject([]byte(doc))
 		if err != nil {
 			return
 		}
-		if !json.Valid([]byte(doc)) {
+		d := json.NewDecoder(strings.NewReader(doc))
+		d.UseNumber()
+		var want any
+		if d.Decode(&want) != nil || !json.Valid([]byte(doc)) {
 			t.Fatal("accepted what is no JSON")
+		}
+		if object, ok := want.(map[string]any); ok && !reflect.DeepEqual(got, object) || !ok && got != nil {
+			t.Fatalf("read as %v, want %v", got, want)
 		}
 		c := claims(got)
 		for name := range c {

@@ -1,6 +1,7 @@
 package clerk
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -26,12 +27,24 @@ func (r *rules) check(c claims, issuer string, now time.Time) *failure {
 		return failAudience
 	}
 	if !r.party(c["azp"]) {
-		return failParty
+		return failParty.because(found(c, "azp"))
 	}
 	if iss, _ := c.text("iss"); iss != issuer {
-		return failIssuer
+		return failIssuer.because(found(c, "iss"))
 	}
 	return r.dates(c, now)
+}
+
+// found says what a claim is that should be something else, which only a config can mend.
+func found(c claims, claim string) error {
+	switch value := c[claim].(type) {
+	case nil:
+		return fmt.Errorf("the token has no %s", claim)
+	case string:
+		return fmt.Errorf("the token's %s is %.200q", claim, value)
+	default:
+		return fmt.Errorf("the token's %s is no text", claim)
+	}
 }
 
 // audience reports whether aud names one of the audiences. Unlike the SDK it does not let a token pass that

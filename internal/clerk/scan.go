@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 )
 
 var errNotJSON = errors.New("not JSON")
@@ -21,16 +20,10 @@ type composite struct{}
 // twice is an error. Other than that it accepts all that decodeObject accepts, and reads it the same, but for
 // objects and lists, which it leaves unread.
 func scan(doc []byte, names []string) (map[string]any, error) {
-	switch {
-	case !utf8.Valid(doc):
-		return nil, errNotUTF8
-	case tooDeep(doc):
-		return nil, errTooDeep
-	case !json.Valid(doc):
-		return nil, errNotJSON
+	c, err := newCursor(doc)
+	if err != nil {
+		return nil, err
 	}
-	c := cursor{doc: doc}
-	c.space()
 	found := make(map[string]any, len(names))
 	if c.doc[c.at] != '{' {
 		return found, nil // as if it had no members
@@ -151,18 +144,23 @@ func shallow(value []byte) (v any, err error) {
 		v = value[0] == 't'
 	case 'n': // null
 	case '"':
-		if !bytes.ContainsRune(value, '\\') {
-			return string(value[1 : len(value)-1]), nil
-		}
-		var s string
-		if err := json.Unmarshal(value, &s); err != nil {
-			return nil, fmt.Errorf("JSON: %w", err)
-		}
-		v = s
+		return text(value)
 	default:
 		v = json.Number(value)
 	}
 	return v, nil
+}
+
+// text is a JSON string as it is written, with its quotes.
+func text(raw []byte) (string, error) {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw[1 : len(raw)-1]), nil
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return "", fmt.Errorf("JSON: %w", err)
+	}
+	return s, nil
 }
 
 // spells reports whether the inside of a JSON string, in which any character may be written as an escape, is

@@ -29,7 +29,9 @@ func (v *Verifier) candidate(raw string) candidate {
 	}
 	c.key = digestOf(raw)
 	var ok bool
-	if c.known, ok = v.cache.get(c.key, &v.rules, v.now()); ok {
+	c.known, ok = v.cache.get(c.key, &v.rules, v.now())
+	v.cache.lookups.Count(ok)
+	if ok {
 		return c
 	}
 	var err error

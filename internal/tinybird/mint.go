@@ -8,6 +8,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/maypok86/otter/v2"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/cachestat"
 )
 
 // MaxTTL is the longest life of a token. Nothing can revoke one before its end but a new admin token.
@@ -36,6 +38,7 @@ type Minter struct {
 	ttl       time.Duration
 	now       func() time.Time
 	tokens    *otter.Cache[cacheKey, minted]
+	lookups   cachestat.Counter
 }
 
 // minted is a signed token and when it expires, on the wall clock, which is the one Tinybird looks at.
@@ -103,7 +106,10 @@ func (m *Minter) mint(name string, rps int, grants ...*Grant) (t minted, cached 
 	}
 	key := cacheKeyOf(name, rps, grants)
 	now := m.now()
-	if t, ok := m.tokens.GetIfPresent(key); ok && m.fresh(t, now) {
+	t, cached = m.tokens.GetIfPresent(key)
+	cached = cached && m.fresh(t, now)
+	m.lookups.Count(cached)
+	if cached {
 		return t, true, nil
 	}
 	if t, err = m.sign(name, rps, grants, now); err != nil {
@@ -136,6 +142,14 @@ func (m *Minter) sign(name string, rps int, grants []*Grant, now time.Time) (min
 	}
 	return minted{token: token, expires: time.Unix(expires, 0)}, nil
 }
+
+// CacheStats tells how the memory of minted tokens does.
+func (m *Minter) CacheStats() cachestat.Stats {
+	return m.lookups.Of(m.tokens.EstimatedSize(), int(m.tokens.GetMaximum())) //nolint:gosec // it was given as an int
+}
+
+// TTL is how long a token lives.
+func (m *Minter) TTL() time.Duration { return m.ttl }
 
 // Close drops the kept tokens. The minter goes on working for requests that are still under way.
 func (m *Minter) Close() {

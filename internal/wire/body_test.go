@@ -21,7 +21,7 @@ func TestUnreadBody(t *testing.T) {
 	for name, bytesRead := range map[string]int{"nothing read": 0, "a part read": 3, "all but a byte": 5} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+			eachWay(t, func(t *way) {
 				s := serveTCP(t, config, func(p *peer) {
 					for path := p.request(); path != ""; path = p.request() {
 						if p.number == 1 {
@@ -58,7 +58,7 @@ func TestUnreadBody(t *testing.T) {
 // What is done with an answer that is over does nothing to the request that has its connection now.
 func TestLateCloseDisturbsNobody(t *testing.T) {
 	t.Parallel()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		arrived, proceed := make(chan struct{}), make(chan struct{})
 		s := serveTCP(t, config, func(p *peer) {
 			p.send(answer(p.request()))
@@ -169,7 +169,7 @@ func TestWaysToRead(t *testing.T) {
 // A header may be as large as the bound, not a byte larger, and the bound is not the body's.
 func TestMaxHeader(t *testing.T) {
 	t.Parallel()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		for _, limit := range []int{100, bufferSize, 3*bufferSize + 7} {
 			s := serveTCP(t, config, func(p *peer) {
 				for path := p.request(); path != ""; path = p.request() {

@@ -122,7 +122,7 @@ func (cn *conn) exchange(request []byte, deadline time.Time) (*http.Response, er
 	for range maxInterim + 1 {
 		resp, err := http.ReadResponse(cn.in, nil)
 		if err != nil {
-			return nil, cmp.Or(cn.broke, err)
+			return nil, cmp.Or(cn.broke, err) //nolint:wrapcheck // as above
 		}
 		cn.keep = cn.keep && settled(resp)
 		switch {
@@ -233,7 +233,7 @@ func (a *Answer) Read(p []byte) (int, error) {
 		a.over = err
 		a.release(whole)
 	}
-	return n, err //nolint:wrapcheck // the caller says what it was doing
+	return n, err
 }
 
 // GiveUpAfter bounds the time for all that is left of the body.

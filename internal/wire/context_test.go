@@ -88,7 +88,7 @@ func TestContextEndsWithin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+			eachWay(t, func(t *way) {
 				here := make(chan struct{})
 				gone := make(chan struct{})
 				s := serveTCP(t, config, func(p *peer) {
@@ -168,7 +168,7 @@ func TestContextEndsInHandshake(t *testing.T) {
 // that one is answered, with its own answer, and sent only once.
 func TestAttackCancelAtTheEnd(t *testing.T) {
 	t.Parallel()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		var mu sync.Mutex
 		seen := map[string]int{}
 		s := serveTCP(t, config, func(p *peer) {

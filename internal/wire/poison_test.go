@@ -62,7 +62,7 @@ func TestAttackPoisonInTheSameSegment(t *testing.T) {
 		for _, piece := range []int{1, 100, 2 * bufferSize} {
 			t.Run(name+", read by "+strconv.Itoa(piece), func(t *testing.T) {
 				t.Parallel()
-				eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+				eachWay(t, func(t *way) {
 					s := serveTCP(t, config, once(func(p *peer, _ string) { p.send(first + poison) }))
 					c := client(t, s, change)
 					resp, err := c.Do(t.Context(), text("/first"))
@@ -83,7 +83,7 @@ func TestAttackPoisonInTheSameSegment(t *testing.T) {
 // Attack: the same, with a single byte: any beginning of an answer makes another one of what follows.
 func TestAttackPoisonOfOneByte(t *testing.T) {
 	t.Parallel()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		s := serveTCP(t, config, once(func(p *peer, path string) { p.send(answer(path) + "H") }))
 		c := client(t, s, change)
 		mustGet(t, c, "/first")
@@ -97,7 +97,7 @@ func TestAttackPoisonWhileIdle(t *testing.T) {
 	for name, late := range map[string]string{"an answer": poison, "a byte": "H", "a timeout": "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+			eachWay(t, func(t *way) {
 				read := make(chan struct{})
 				s := serveTCP(t, config, once(func(p *peer, path string) {
 					p.send(answer(path))

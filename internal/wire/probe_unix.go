@@ -19,7 +19,7 @@ type probe struct {
 func (p *probe) init() {
 	var one [1]byte
 	p.look = func(fd uintptr) bool {
-		n, err := syscall.Read(int(fd), one[:]) //nolint:gosec // a file descriptor is an int
+		n, err := syscall.Read(int(fd), one[:])
 		// Whatever came, be it the end, the connection is not used again, so that the byte need not be kept.
 		p.quiet = n < 0 && (errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EWOULDBLOCK))
 		return true

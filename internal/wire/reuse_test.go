@@ -16,7 +16,7 @@ import (
 // One connection serves requests that come one after the other, whatever the form of the answers.
 func TestKeepAlive(t *testing.T) {
 	t.Parallel()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		answers := []string{
 			answer("rows"),
 			answer(""),
@@ -121,7 +121,7 @@ func TestMaxIdle(t *testing.T) {
 // Close takes nothing away from a request that is being answered, and what it leaves is not kept.
 func TestCloseWhileInUse(t *testing.T) {
 	t.Parallel()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		closed := make(chan struct{})
 		s := serveTCP(t, config, func(p *peer) {
 			for path := p.request(); path != ""; path = p.request() {
@@ -211,7 +211,7 @@ func mustGetAsync(t testing.TB, c *Client, path string) {
 // A server may close an idle connection at any time. Nobody notices.
 func TestServerClosesIdleConnection(t *testing.T) {
 	t.Parallel()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		var requests atomic.Int64
 		s := serveTCP(t, config, func(p *peer) {
 			path := p.request()
@@ -274,7 +274,7 @@ func TestStaleConnections(t *testing.T) {
 // On a connection of its own a request that is not answered is not sent again: the server may have had its reason.
 func TestFreshConnectionIsNotTriedTwice(t *testing.T) {
 	t.Parallel()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		var requests atomic.Int64
 		s := serveTCP(t, config, func(p *peer) {
 			if p.request() != "" {

@@ -69,7 +69,7 @@ func moody(p *peer) {
 // them, and clients that leave: each answer is that of its own request, or none.
 func TestAttackSwappedAnswers(t *testing.T) {
 	t.Parallel()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		const workers = 64
 		each := 50
 		if testing.Short() {

@@ -48,7 +48,7 @@ func inMemory(t testing.TB, config *tls.Config, serve func(p *peer), change ...f
 // eachWayInBubble runs a test in a bubble, with and without TLS.
 func eachWayInBubble(t *testing.T, test func(t *testing.T, config *tls.Config, change func(*Options))) {
 	t.Helper()
-	eachWay(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWay(t, func(t *way) {
 		synctest.Test(t, func(t *testing.T) { test(t, config, change) })
 	})
 }
@@ -78,7 +78,7 @@ func TestHeaderTimeout(t *testing.T) {
 		for _, fresh := range []bool{true, false} {
 			t.Run(name+", fresh: "+strconv.FormatBool(fresh), func(t *testing.T) {
 				t.Parallel()
-				eachWayInBubble(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+				eachWayInBubble(t, func(t *way) {
 					done := make(chan struct{})
 					client := inMemory(t, config, func(p *peer) {
 						if !fresh {
@@ -142,7 +142,7 @@ func TestHeaderTimeoutIsForAll(t *testing.T) {
 // for longer than the limits or not.
 func TestNeverEarly(t *testing.T) {
 	t.Parallel()
-	eachWayInBubble(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWayInBubble(t, func(t *way) {
 		here, there := waits(1), waits(2)
 		connections := 0
 		c := inMemory(t, config, func(p *peer) {
@@ -208,7 +208,7 @@ func TestBodyTimeout(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachWayInBubble(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+			eachWayInBubble(t, func(t *way) {
 				c := inMemory(t, config, func(p *peer) {
 					p.request()
 					<-time.After(headerLimit - 1)
@@ -239,7 +239,7 @@ func TestGiveUpAfter(t *testing.T) {
 	for _, d := range []time.Duration{time.Second + time.Millisecond, bodyLimit / 2, 3 * bodyLimit} {
 		t.Run(d.String(), func(t *testing.T) {
 			t.Parallel()
-			eachWayInBubble(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+			eachWayInBubble(t, func(t *way) {
 				c := inMemory(t, config, func(p *peer) {
 					p.request()
 					p.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -271,7 +271,7 @@ func TestGiveUpAfter(t *testing.T) {
 // What was set for the rest of one answer does not hold for the next.
 func TestGiveUpAfterIsForOneAnswer(t *testing.T) {
 	t.Parallel()
-	eachWayInBubble(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWayInBubble(t, func(t *way) {
 		connections := 0
 		c := inMemory(t, config, func(p *peer) {
 			connections++
@@ -303,7 +303,7 @@ func TestGiveUpAfterIsForOneAnswer(t *testing.T) {
 // Connections that are idle for IdleTimeout are closed, at the latest after half as long again, and never used.
 func TestIdleTimeout(t *testing.T) {
 	t.Parallel()
-	eachWayInBubble(t, func(t *testing.T, config *tls.Config, change func(*Options)) {
+	eachWayInBubble(t, func(t *way) {
 		const limit = time.Minute
 		ended := make(chan time.Time, 16)
 		connections := 0
