@@ -7,6 +7,9 @@ import (
 	"syscall"
 )
 
+// Reuses tells whether connections can be used again on this system.
+const Reuses = true
+
 // probe asks the operating system whether anything has come on an idle connection, without waiting.
 type probe struct {
 	look  func(fd uintptr) bool // made once, so that asking costs no memory
