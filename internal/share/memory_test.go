@@ -23,7 +23,8 @@ func TestAnswersAreBounded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, c.o, func(t *testing.T, s *Store) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStore(t, c.o)
 				o := &origin{answer: func(_ int, w http.ResponseWriter) error { return whole(w, strings.Repeat("a", c.body)) }}
 				for i := range 5 * c.answers {
 					if got := ask(t.Context(), s, o.request(keyOf(strconv.Itoa(i)))); got.out.Result != Miss || got.Body.Len() != c.body {
@@ -48,7 +49,8 @@ func TestAnswersAreBounded(t *testing.T) {
 func TestSlowClientsHoldNoMoreThanTheBound(t *testing.T) {
 	t.Parallel()
 	const size, body = 1 << 20, 64 << 10
-	inBubble(t, Options{Size: size}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{Size: size})
 		want := strings.Repeat("a", body)
 		o := &origin{answer: func(_ int, w http.ResponseWriter) error { return whole(w, want) }}
 		var wg sync.WaitGroup
@@ -92,7 +94,8 @@ func TestSlowClientsHoldNoMoreThanTheBound(t *testing.T) {
 // TestGatheringTakesLittleMoreThanTheAnswer: what was taken in advance for an answer of unknown length is given back.
 func TestGatheringTakesLittleMoreThanTheAnswer(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		for _, size := range []int{0, 1, 100, firstPiece + 1, 100_000, DefaultEntrySize} {
 			o := &origin{answer: func(_ int, w http.ResponseWriter) error {
 				w.WriteHeader(http.StatusOK)
