@@ -91,6 +91,26 @@ func TestSlowClientsHoldNoMoreThanTheBound(t *testing.T) {
 	})
 }
 
+// TestNoHoldOnWhatIsGone: an answer whose last holder has left it is not taken up again, or its memory would be given back twice.
+func TestNoHoldOnWhatIsGone(t *testing.T) {
+	t.Parallel()
+	b := newBudget(100)
+	a := &answer{body: make([]byte, 60), memory: b}
+	if !b.take(60) || b.take(41) || !b.take(40) {
+		t.Fatal("the budget does not count")
+	}
+	b.give(40)
+	a.holders.Store(1)
+	if !a.acquire() {
+		t.Error("an answer that is held cannot be held")
+	}
+	a.release()
+	a.release()
+	if a.acquire() || b.used() != 0 {
+		t.Errorf("%d bytes are taken for an answer that nobody holds", b.used())
+	}
+}
+
 // TestGatheringTakesLittleMoreThanTheAnswer: what was taken in advance for an answer of unknown length is given back.
 func TestGatheringTakesLittleMoreThanTheAnswer(t *testing.T) {
 	t.Parallel()

@@ -151,6 +151,44 @@ func TestLargeAnswerIsNotHeldUp(t *testing.T) {
 	})
 }
 
+// TestLargeAnswerIsKnownByItsLength: nothing is gathered of an answer that says at once how large it is.
+func TestLargeAnswerIsKnownByItsLength(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, small())
+		sent := make(chan string)
+		o := &origin{answer: func(_ int, w http.ResponseWriter) error {
+			w.Header().Set("Content-Length", strconv.Itoa(entry+1))
+			w.WriteHeader(http.StatusOK)
+			for piece := range sent {
+				if _, err := io.WriteString(w, piece); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+		p := newPipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.out, p.err = s.Serve(t.Context(), p, o.request(keyOf("q")))
+		}()
+		synctest.Wait()
+		if _, bytes := s.Usage(); bytes != 0 {
+			t.Errorf("%d bytes are taken for it", bytes)
+		}
+		for _, piece := range []string{"a", strings.Repeat("b", entry)} {
+			sent <- piece
+			if got := <-p.pieces; got != piece {
+				t.Errorf("%q", got)
+			}
+		}
+		close(sent)
+		<-done
+		p.want(t, Miss, "a"+strings.Repeat("b", entry))
+	})
+}
+
 // TestLargeAnswerBreaksOff: the client must see that it has not got all.
 func TestLargeAnswerBreaksOff(t *testing.T) {
 	t.Parallel()
