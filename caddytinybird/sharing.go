@@ -64,10 +64,13 @@ func (h *Handler) provisionSharing(api, workspace string) error {
 
 // checkCache holds the rule for how long an answer may be shared.
 func checkCache(ttl caddy.Duration) error {
-	if time.Duration(ttl) > share.MaxTTL {
+	switch {
+	case time.Duration(ttl) < share.MinTTL:
+		return fmt.Errorf("cache %s is too short; use at least %s", time.Duration(ttl), share.MinTTL)
+	case time.Duration(ttl) > share.MaxTTL:
 		return fmt.Errorf("cache %s is too long; use at most %s", time.Duration(ttl), share.MaxTTL)
 	}
-	return atLeast("cache", time.Second)(ttl)
+	return nil
 }
 
 // checkCache holds that one answer fits where all have to.

@@ -23,6 +23,7 @@ func TestEncodingFor(t *testing.T) {
 		"gzip;q=0":                     Identity,
 		"gzip;q=0.000, *":              Identity,
 		"gzip, gzip;q=0":               Identity,
+		"gzip;q=0, gzip":               Identity,
 		"gzip;q=2":                     Identity,
 		"gzip;q=-1":                    Identity,
 		"gzip;q=NaN":                   Identity,

@@ -19,7 +19,8 @@ import (
 // TestStampede: a thousand who ask at the same time cost one fetch, which is counted for one of them.
 func TestStampede(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		const n = 1000
 		o := &origin{answer: numbered, open: make(chan struct{})}
 		c := gather(t.Context(), s, o.request(keyOf("q")), n)
@@ -49,7 +50,8 @@ func TestStampede(t *testing.T) {
 // TestStampedeOnStale: however many ask for a stale answer, one fetch refreshes it.
 func TestStampedeOnStale(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{answer: numbered, open: make(chan struct{}, 1)}
 		q := o.request(keyOf("q"))
 		o.open <- struct{}{}
@@ -71,7 +73,8 @@ func TestStampedeOnStale(t *testing.T) {
 // TestLeaderLeaves: the one who came first goes away, and the others get the answer that was asked for.
 func TestLeaderLeaves(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{answer: numbered, open: make(chan struct{})}
 		q := o.request(keyOf("q"))
 		ctx, leave := context.WithCancel(t.Context())
@@ -93,7 +96,8 @@ func TestLeaderLeaves(t *testing.T) {
 // TestFlightEndsWhenAllHaveGone: nobody waits, so Tinybird is told to stop, and who comes then does not wait for what was stopped.
 func TestFlightEndsWhenAllHaveGone(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{answer: numbered, open: make(chan struct{})}
 		q := o.request(keyOf("q"))
 		ctx, leave := context.WithCancel(t.Context())
@@ -110,10 +114,48 @@ func TestFlightEndsWhenAllHaveGone(t *testing.T) {
 	})
 }
 
+// TestNobodyWaitsForWhatIsEnding: a fetch that was told to stop and has not stopped yet is nothing to wait for.
+func TestNobodyWaitsForWhatIsEnding(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
+		stopped := make(chan struct{})
+		q := Request{Key: keyOf("q"), TTL: ttl, Fetch: func(context.Context, http.ResponseWriter) (forward.Outcome, error) {
+			<-stopped
+			return forward.Outcome{}, errNobody
+		}}
+		ctx, leave := context.WithCancel(t.Context())
+		c := gather(ctx, s, q, 1)
+		leave()
+		c.all()
+		o := &origin{answer: numbered}
+		ask(t.Context(), s, o.request(keyOf("q"))).want(t, Miss, "answer 1")
+		close(stopped)
+		synctest.Wait()
+		ask(t.Context(), s, o.request(keyOf("q"))).want(t, Hit, "answer 1")
+		wantIdle(t, s)
+	})
+}
+
+// TestAnswerThatCameMeanwhile: who looked just before an answer was kept, and joins just after, does not ask again.
+func TestAnswerThatCameMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, Options{})
+	o := &origin{answer: numbered}
+	q := o.request(keyOf("q"))
+	ask(t.Context(), s, q).want(t, Miss, "answer 1")
+	f, _, a, st := s.join(q)
+	if f != nil || a == nil || st != fresh {
+		t.Fatalf("flight %v, answer %v, state %v", f, a, st)
+	}
+	a.release()
+}
+
 // TestWaitersOwnDeadline: one waits for as long as it may, and not for as long as others.
 func TestWaitersOwnDeadline(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{answer: numbered, open: make(chan struct{})}
 		q := o.request(keyOf("q"))
 		patient := gather(t.Context(), s, q, 1)
@@ -132,7 +174,8 @@ func TestWaitersOwnDeadline(t *testing.T) {
 // TestFailureIsHandedOutOnce: all who waited get it, each a copy of its own that agrees with its own limits, and nobody after them.
 func TestFailureIsHandedOutOnce(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{open: make(chan struct{}), answer: func(n int, w http.ResponseWriter) error {
 			if n == 1 {
 				return apierr.New(http.StatusTooManyRequests, apierr.RateLimited, "Wait.").With("Retry-After", "3").With("X-RateLimit-Limit", "9")
@@ -170,7 +213,8 @@ func TestBrokenOffAnswerIsKeptByNobody(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, Options{}, func(t *testing.T, s *Store) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStore(t, Options{})
 				o := &origin{open: make(chan struct{}), answer: func(n int, w http.ResponseWriter) error {
 					if n > 1 {
 						return numbered(n, w)
@@ -258,7 +302,8 @@ func TestOnlyWhole200sAreShared(t *testing.T) {
 // TestRefreshFails: the stale answer stays, the operator is told, and the next client's request tries again.
 func TestRefreshFails(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		failure := apierr.New(http.StatusForbidden, apierr.UpstreamRefused, "No.")
 		o := &origin{answer: func(n int, w http.ResponseWriter) error {
 			if n == 2 {
@@ -295,14 +340,15 @@ func TestRefreshFails(t *testing.T) {
 // TestRefreshIsJoined: who comes after the stale answer's end waits for the refresh that is under way.
 func TestRefreshIsJoined(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{answer: numbered, open: make(chan struct{}, 1)}
 		q := o.request(keyOf("q"))
 		o.open <- struct{}{}
 		ask(t.Context(), s, q).want(t, Miss, "answer 1")
 		time.Sleep(2*ttl - 1) //nolint:forbidigo // the bubble's clock
 		ask(t.Context(), s, q).want(t, Stale, "answer 1")
-		time.Sleep(1) //nolint:forbidigo // the bubble's clock
+		time.Sleep(time.Nanosecond) //nolint:forbidigo // the bubble's clock
 		late := gather(t.Context(), s, q, 3)
 		s.Close() // the background gives up, and they do not
 		synctest.Wait()
@@ -320,7 +366,8 @@ func TestRefreshIsJoined(t *testing.T) {
 // TestRefreshIsNotForEver: what nobody waits for ends after a minute.
 func TestRefreshIsNotForEver(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{answer: numbered, open: make(chan struct{}, 1)}
 		q := o.request(keyOf("q"))
 		q.TTL = time.Hour
@@ -345,7 +392,8 @@ func TestRefreshIsNotForEver(t *testing.T) {
 // TestRefreshesAreBounded: stale answers to many questions do not make as many fetches at once.
 func TestRefreshesAreBounded(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{answer: numbered}
 		const n = 3 * maxRefreshes
 		for i := range n {
@@ -370,7 +418,8 @@ func TestRefreshesAreBounded(t *testing.T) {
 // TestClose: what goes on in the background ends, and nothing is kept for a config that is gone. Who waits gets the answer.
 func TestClose(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{answer: numbered, open: make(chan struct{}, 1)}
 		o.open <- struct{}{}
 		ask(t.Context(), s, o.request(keyOf("a"))).want(t, Miss, "answer 1")

@@ -31,12 +31,6 @@ func newStore(t testing.TB, o Options) *Store {
 	return s
 }
 
-// inBubble runs a test on a clock of its own, with a store that is closed at the end.
-func inBubble(t *testing.T, o Options, test func(t *testing.T, s *Store)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) { test(t, newStore(t, o)) })
-}
-
 func keyOf(text string) Key {
 	return Key{Question: sha256.Sum256([]byte(text)), Encoding: Identity}
 }

@@ -23,7 +23,8 @@ func TestAnswersAreBounded(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, c.o, func(t *testing.T, s *Store) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStore(t, c.o)
 				o := &origin{answer: func(_ int, w http.ResponseWriter) error { return whole(w, strings.Repeat("a", c.body)) }}
 				for i := range 5 * c.answers {
 					if got := ask(t.Context(), s, o.request(keyOf(strconv.Itoa(i)))); got.out.Result != Miss || got.Body.Len() != c.body {
@@ -48,7 +49,8 @@ func TestAnswersAreBounded(t *testing.T) {
 func TestSlowClientsHoldNoMoreThanTheBound(t *testing.T) {
 	t.Parallel()
 	const size, body = 1 << 20, 64 << 10
-	inBubble(t, Options{Size: size}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{Size: size})
 		want := strings.Repeat("a", body)
 		o := &origin{answer: func(_ int, w http.ResponseWriter) error { return whole(w, want) }}
 		var wg sync.WaitGroup
@@ -89,10 +91,31 @@ func TestSlowClientsHoldNoMoreThanTheBound(t *testing.T) {
 	})
 }
 
+// TestNoHoldOnWhatIsGone: an answer whose last holder has left it is not taken up again, or its memory would be given back twice.
+func TestNoHoldOnWhatIsGone(t *testing.T) {
+	t.Parallel()
+	b := newBudget(100)
+	a := &answer{body: make([]byte, 60), memory: b}
+	if !b.take(60) || b.take(41) || !b.take(40) {
+		t.Fatal("the budget does not count")
+	}
+	b.give(40)
+	a.holders.Store(1)
+	if !a.acquire() {
+		t.Error("an answer that is held cannot be held")
+	}
+	a.release()
+	a.release()
+	if a.acquire() || b.used() != 0 {
+		t.Errorf("%d bytes are taken for an answer that nobody holds", b.used())
+	}
+}
+
 // TestGatheringTakesLittleMoreThanTheAnswer: what was taken in advance for an answer of unknown length is given back.
 func TestGatheringTakesLittleMoreThanTheAnswer(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		for _, size := range []int{0, 1, 100, firstPiece + 1, 100_000, DefaultEntrySize} {
 			o := &origin{answer: func(_ int, w http.ResponseWriter) error {
 				w.WriteHeader(http.StatusOK)

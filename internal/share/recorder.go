@@ -99,7 +99,7 @@ func (r *recorder) handOn(detail string) {
 		free: sync.OnceFunc(func() { r.store.memory.give(held) }),
 	}
 	r.out, r.stream, r.body = writer, st, nil
-	context.AfterFunc(r.flight.ctx, func() { reader.CloseWithError(context.Cause(r.flight.ctx)) })
+	context.AfterFunc(r.flight.ctx, func() { _ = reader.CloseWithError(context.Cause(r.flight.ctx)) }) // it has none
 	if detail == detailTooLarge {
 		mark := &answer{at: r.at, life: r.request.TTL, tooLarge: true, memory: r.store.memory}
 		mark.holders.Store(1)
@@ -112,7 +112,7 @@ func (r *recorder) handOn(detail string) {
 // finish ends what was handed on.
 func (r *recorder) finish(err error) {
 	r.stream.free()
-	r.out.CloseWithError(err) // nil is the regular end
+	_ = r.out.CloseWithError(err) // nil is the regular end
 }
 
 // free gives back the memory of an answer that is no use.
@@ -144,7 +144,8 @@ type stream struct {
 // send hands the stream to its client.
 func (st *stream) send(ctx context.Context, w http.ResponseWriter, f *flight) error {
 	// A client that leaves ends the flight, which ends the reading below.
-	defer context.AfterFunc(ctx, func() { f.cancel(errNobody) })()
+	stop := context.AfterFunc(ctx, func() { f.cancel(errNobody) })
+	defer stop()
 
 	h := w.Header()
 	setDescription(h, &st.header)

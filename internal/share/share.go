@@ -28,8 +28,11 @@ const (
 	DefaultEntrySize = 1 << 20
 )
 
-// MaxTTL is the longest time for which an answer may be fresh.
-const MaxTTL = 24 * time.Hour
+// An answer may be fresh for MinTTL to MaxTTL. Ages are told in whole seconds.
+const (
+	MinTTL = time.Second
+	MaxTTL = 24 * time.Hour
+)
 
 const (
 	// maxRefreshes is how many answers are fetched in the background at once.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -16,7 +17,8 @@ import (
 // TestFreshThenStaleThenGone follows one answer through its life.
 func TestFreshThenStaleThenGone(t *testing.T) {
 	t.Parallel()
-	inBubble(t, Options{}, func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
 		o := &origin{answer: numbered}
 		q := o.request(keyOf("q"))
 		first := ask(t.Context(), s, q)
@@ -52,17 +54,29 @@ func TestFreshThenStaleThenGone(t *testing.T) {
 	})
 }
 
-// TestClockSetBack: what was fetched in a time to come is not fresh for longer than it should be.
-func TestClockSetBack(t *testing.T) {
+// TestClockThatJumps: an answer's age is judged each time, and what was fetched in a time to come is not fresh for longer than it
+// should be.
+func TestClockThatJumps(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
-	s := newStore(t, Options{Now: func() time.Time { return now }})
+	s := newStore(t, Options{EntrySize: entry, Now: func() time.Time { return now }})
 	o := &origin{answer: numbered}
-	ask(t.Context(), s, o.request(keyOf("q"))).want(t, Miss, "answer 1")
+	q := o.request(keyOf("q"))
+	ask(t.Context(), s, q).want(t, Miss, "answer 1")
 	now = now.Add(-time.Hour)
-	ask(t.Context(), s, o.request(keyOf("q"))).want(t, Miss, "answer 2")
+	ask(t.Context(), s, q).want(t, Miss, "answer 2")
 	now = now.Add(ttl - 1)
-	ask(t.Context(), s, o.request(keyOf("q"))).want(t, Hit, "answer 2")
+	ask(t.Context(), s, q).want(t, Hit, "answer 2")
+	now = now.Add(ttl + 1)
+	ask(t.Context(), s, q).want(t, Miss, "answer 3")
+
+	large := &origin{answer: func(_ int, w http.ResponseWriter) error { return whole(w, strings.Repeat("a", entry+1)) }}
+	q = large.request(keyOf("large"))
+	ask(t.Context(), s, q).want(t, Miss, strings.Repeat("a", entry+1))
+	now = now.Add(ttl - 1)
+	ask(t.Context(), s, q).want(t, Bypass, "")
+	now = now.Add(1)
+	ask(t.Context(), s, q).want(t, Miss, strings.Repeat("a", entry+1))
 }
 
 // TestKeysNeverShare: many ask many questions at once, leave early, and meet failures; nobody ever gets the answer to another one's.

@@ -49,9 +49,10 @@ func TestLargeAnswer(t *testing.T) {
 	for name, known := range map[string]bool{"known length": true, "unknown length": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, small(), func(t *testing.T, s *Store) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStore(t, small())
 				const piece = entry/2 + 1
-				o := &origin{open: make(chan struct{}), answer: func(n int, w http.ResponseWriter) error {
+				o := &origin{open: make(chan struct{}), answer: func(_ int, w http.ResponseWriter) error {
 					if known {
 						w.Header().Set("Content-Length", strconv.Itoa(4*piece))
 					}
@@ -104,7 +105,8 @@ func TestLargeAnswer(t *testing.T) {
 // TestLargeAnswerIsNotHeldUp: the client has each piece before Tinybird sends the next, and no more than the first is held here.
 func TestLargeAnswerIsNotHeldUp(t *testing.T) {
 	t.Parallel()
-	inBubble(t, small(), func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, small())
 		sent := make(chan string)
 		o := &origin{answer: func(_ int, w http.ResponseWriter) error {
 			for piece := range sent {
@@ -149,10 +151,49 @@ func TestLargeAnswerIsNotHeldUp(t *testing.T) {
 	})
 }
 
+// TestLargeAnswerIsKnownByItsLength: nothing is gathered of an answer that says at once how large it is.
+func TestLargeAnswerIsKnownByItsLength(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, small())
+		sent := make(chan string)
+		o := &origin{answer: func(_ int, w http.ResponseWriter) error {
+			w.Header().Set("Content-Length", strconv.Itoa(entry+1))
+			w.WriteHeader(http.StatusOK)
+			for piece := range sent {
+				if _, err := io.WriteString(w, piece); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+		p := newPipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.out, p.err = s.Serve(t.Context(), p, o.request(keyOf("q")))
+		}()
+		synctest.Wait()
+		if _, bytes := s.Usage(); bytes != 0 {
+			t.Errorf("%d bytes are taken for it", bytes)
+		}
+		for _, piece := range []string{"a", strings.Repeat("b", entry)} {
+			sent <- piece
+			if got := <-p.pieces; got != piece {
+				t.Errorf("%q", got)
+			}
+		}
+		close(sent)
+		<-done
+		p.want(t, Miss, "a"+strings.Repeat("b", entry))
+	})
+}
+
 // TestLargeAnswerBreaksOff: the client must see that it has not got all.
 func TestLargeAnswerBreaksOff(t *testing.T) {
 	t.Parallel()
-	inBubble(t, small(), func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, small())
 		lost := fmt.Errorf("%w: %w", forward.ErrAborted, io.EOF)
 		o := &origin{answer: func(_ int, w http.ResponseWriter) error {
 			_, _ = io.WriteString(w, strings.Repeat("a", entry+1))
@@ -178,7 +219,8 @@ func TestLargeAnswersClientLeaves(t *testing.T) {
 	for name, waits := range map[string]bool{"while it waits": true, "while it is written to": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, small(), func(t *testing.T, s *Store) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStore(t, small())
 				stopped := make(chan error, 1)
 				ctx, leave := context.WithCancel(t.Context())
 				defer leave()
@@ -210,7 +252,7 @@ func TestLargeAnswersClientLeaves(t *testing.T) {
 				<-p.pieces
 				if waits {
 					go func() {
-						for range p.pieces { //nolint:revive // all is taken
+						for range p.pieces {
 						}
 					}()
 					synctest.Wait()
@@ -232,10 +274,33 @@ func TestLargeAnswersClientLeaves(t *testing.T) {
 	}
 }
 
+// TestLandedFlightIsNotJoined: an answer that is still being sent to a slow client is none for who asks when it is too old.
+func TestLandedFlightIsNotJoined(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
+		o := &origin{answer: numbered}
+		p := newPipe()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.out, p.err = s.Serve(t.Context(), p, o.request(keyOf("q")))
+		}()
+		synctest.Wait()
+		time.Sleep(2 * ttl) //nolint:forbidigo // the bubble's clock
+		ask(t.Context(), s, o.request(keyOf("q"))).want(t, Miss, "answer 2")
+		<-p.pieces
+		<-done
+		p.want(t, Miss, "answer 1")
+		wantIdle(t, s)
+	})
+}
+
 // TestRefreshGrowsLarge: a refresh whose answer is too large is stopped, unless somebody waits for it by now.
 func TestRefreshGrowsLarge(t *testing.T) {
 	t.Parallel()
-	inBubble(t, small(), func(t *testing.T, s *Store) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, small())
 		o := &origin{answer: func(n int, w http.ResponseWriter) error {
 			if n == 1 {
 				return numbered(n, w)
