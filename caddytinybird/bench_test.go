@@ -1,6 +1,7 @@
 package caddytinybird
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"net"
@@ -76,7 +77,7 @@ func (s *sinkWriter) Write(p []byte) (int, error) {
 type warmEdge struct {
 	*Handler
 
-	ctx    context.Context //nolint:containedctx // that of a server's request
+	ctx    context.Context
 	url    url.URL
 	header http.Header
 	w      sinkWriter
@@ -118,6 +119,28 @@ func (e *warmEdge) serve(t testing.TB) {
 	e.w.status, e.w.bytes = 0, 0
 	if err := e.ServeHTTP(&e.w, e.prepare(), nil); err != nil || e.w.status != http.StatusOK || strconv.Itoa(e.w.bytes) != e.w.header.Get("Content-Length") {
 		t.Fatalf("%d, %d bytes, %v", e.w.status, e.w.bytes, err)
+	}
+}
+
+// A warm request allocates at most a dozen times beyond what Caddy does for any request and net/http for any answer.
+func TestWarmAllocations(t *testing.T) { //nolint:paralleltest // AllocsPerRun must not run beside other tests
+	const most = 12
+	e := newWarmEdge(t)
+	caddys := testing.AllocsPerRun(500, func() { e.prepare() })
+	in := bufio.NewReader(nil)
+	standard := testing.AllocsPerRun(500, func() {
+		in.Reset(bytes.NewReader(quickAnswer))
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+	}) - 1 // the reader
+	all := testing.AllocsPerRun(500, func() { e.serve(t) })
+	if own := all - caddys - standard; own > most+poolForgets {
+		t.Errorf("%v allocations, want at most %d; Caddy's %v, net/http's %v", own, most, caddys, standard)
+	} else {
+		t.Logf("%v allocations; Caddy's %v, net/http's %v", own, caddys, standard)
 	}
 }
 

@@ -49,6 +49,7 @@ func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //			params       <name>...
 //			formats      <format>...
 //			rate_limit   <rps> [burst <n>]
+//			cache        <ttl>
 //			unrestricted
 //		}
 //		cors            <origin>...
@@ -67,6 +68,9 @@ func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //			url_size  <bytes>
 //			body_size <bytes>
 //			events_size <bytes>
+//			cache_entries    <n>
+//			cache_size       <bytes>
+//			cache_entry_size <bytes>
 //		}
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
@@ -123,7 +127,13 @@ var handlerOptions = map[string]option[handlerParser]{
 			return err
 		}
 		p.Limits = new(Limits)
-		return parseBlock(d, p.Limits, limitsOptions)
+		if err := parseBlock(d, p.Limits, limitsOptions); err != nil {
+			return err
+		}
+		if err := p.Limits.checkCache(); err != nil {
+			return d.WrapErr(err)
+		}
+		return nil
 	}},
 }
 
@@ -133,6 +143,10 @@ var limitsOptions = map[string]option[Limits]{
 	"url_size":    setCount(func(l *Limits) *int { return &l.URLSize }),
 	"body_size":   setCount(func(l *Limits) *int64 { return &l.BodySize }),
 	"events_size": setCount(func(l *Limits) *int64 { return &l.EventsSize }),
+
+	"cache_entries":    setCount(func(l *Limits) *int { return &l.CacheEntries }),
+	"cache_size":       setCount(func(l *Limits) *int64 { return &l.CacheSize }),
+	"cache_entry_size": setCount(func(l *Limits) *int64 { return &l.CacheEntrySize }),
 }
 
 var tokenOptions = map[string]option[Token]{
@@ -152,6 +166,7 @@ var pipeOptions = map[string]option[pipeParser]{
 		return err
 	}},
 	"rate_limit":   {parse: func(p *pipeParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
+	"cache":        setDuration(func(p *pipeParser) *caddy.Duration { return &p.Cache }, checkCache),
 	"unrestricted": setFlag(func(p *pipeParser) *bool { return &p.Unrestricted }),
 }
 

@@ -70,6 +70,11 @@ type Pipe struct {
 	// A rate of its own, counted apart from the tenant's other requests.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 
+	// How long an answer is used again for the same question of the same tenant, from 1s to 24h. For as long again it may still be
+	// served while a new one is fetched, so that rows can be twice as old as this. Requests are authorized and
+	// counted as without it. Default: every request is a query.
+	Cache caddy.Duration `json:"cache,omitempty"`
+
 	// Lets the pipe be read without any fixed parameter: every signed-in user sees the same rows.
 	Unrestricted bool `json:"unrestricted,omitempty"`
 }
@@ -100,6 +105,15 @@ type Limits struct {
 
 	// The largest accepted body, in bytes. Default: 1048576.
 	BodySize int64 `json:"body_size,omitempty"`
+
+	// How many answers are kept for the pipes with a `cache`. Default: 10000.
+	CacheEntries int `json:"cache_entries,omitempty"`
+
+	// How many bytes these answers have together. As much again is used at most for answers under way. Default: 67108864.
+	CacheSize int64 `json:"cache_size,omitempty"`
+
+	// The largest answer that is kept, in bytes as it comes from Tinybird. Larger ones are passed on as without a `cache`. Default: 1048576.
+	CacheEntrySize int64 `json:"cache_entry_size,omitempty"`
 
 	// The largest accepted body of rows for `events`, in bytes, unpacked. Default: 10485760, which is Tinybird's own limit.
 	EventsSize int64 `json:"events_size,omitempty"`

@@ -18,7 +18,7 @@ const preflightSeconds = 600
 
 // exposed are the headers of answers that pages of other sites may read, next to those that every page may.
 var exposed = []string{
-	"ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate",
+	"Age", "Cache-Status", "ETag", "RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate",
 	"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
 	"X-DB-Exception-Code", "X-DB-Exec-Time",
 }

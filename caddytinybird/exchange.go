@@ -24,6 +24,7 @@ type exchange struct {
 	pipe    string
 	outcome forward.Outcome
 	span    trace.Span // nil unless it is recorded
+	cache   string     // what became of it where answers are shared; empty elsewhere
 }
 
 // finish records the outcome and, when the request was refused, answers it.
@@ -85,9 +86,12 @@ func (h *Handler) record(r *http.Request, x *exchange, code string, refusal *api
 		counts.answered(x.outcome.UpstreamStatus, x.outcome.Duration)
 	}
 	x.ended(code)
-	fields := append(make([]zap.Field, 0, 3), zap.String("tinybird_pipe", x.pipe), zap.String("tinybird_outcome", code))
+	fields := append(make([]zap.Field, 0, 4), zap.String("tinybird_pipe", x.pipe), zap.String("tinybird_outcome", code))
 	if refusal != nil && code == string(refusal.Code) && refusal.NeedsHelp() {
 		fields = append(fields, helpField(refusal))
+	}
+	if x.cache != "" {
+		fields = append(fields, zap.String("tinybird_cache", x.cache))
 	}
 	x.logFields(r, fields...)
 }

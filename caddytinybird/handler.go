@@ -115,6 +115,7 @@ type Handler struct {
 	limiter      *pooledLimiter
 	forwarder    *forward.Forwarder
 	direct       *wire.Client // the forwarder's own connections; nil: all go by the transport
+	sharing      *sharing     // nil: no pipe has a cache
 	requests     tinybird.RequestLimits
 	api          string      // the base URL of Tinybird's API
 	cors         *corsPolicy // nil: no other origin
@@ -192,6 +193,9 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	}
 	h.built(x, question.Dropped)
 
+	if answered, err := h.share(w, r, x, grant, question, token); answered {
+		return err
+	}
 	x.outcome, err = h.forwarder.Forward(r.Context(), w, forward.Request{
 		Method:   question.Method,
 		Path:     question.Path,

@@ -30,6 +30,7 @@ type collectors struct {
 	limited  *prometheus.CounterVec
 	dropped  *prometheus.CounterVec
 	upstream *prometheus.HistogramVec
+	cache    *prometheus.CounterVec
 
 	mu    sync.Mutex
 	pipes map[string]*pipeSeries // those of a config, and those that stand for no pipe
@@ -60,6 +61,7 @@ func newCollectors() *collectors {
 		"accepted", "quarantined", "unknown", "refused")
 	c.requests = counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", labelPipe, "code")
 	c.limited = counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", labelPipe)
+	c.cache = counter("tinybird", "cache_total", "Requests for a pipe with a cache, by result.", labelPipe, "result")
 	c.dropped = counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", labelPipe)
 	c.upstream = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: "caddy", Subsystem: "tinybird", Name: "upstream_seconds",

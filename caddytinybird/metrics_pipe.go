@@ -50,6 +50,7 @@ func (s *series[T]) of(label string) T {
 type pipeSeries struct {
 	requests *series[prometheus.Counter]  // by code
 	upstream *series[prometheus.Observer] // by class of status
+	cache    *series[prometheus.Counter]  // by result
 	limited  func() prometheus.Counter
 	dropped  func() prometheus.Counter
 
@@ -75,6 +76,7 @@ func (c *collectors) pipe(name string) *pipeSeries {
 		return vec.WithLabelValues(append([]string{name}, more...)...)
 	}
 	p.requests = newSeries(func(code string) prometheus.Counter { return counter(c.requests, code) })
+	p.cache = newSeries(func(result string) prometheus.Counter { return counter(c.cache, result) })
 	p.limited = sync.OnceValue(func() prometheus.Counter { return counter(c.limited) })
 	p.dropped = sync.OnceValue(func() prometheus.Counter { return counter(c.dropped) })
 	p.upstream = newSeries(func(class string) prometheus.Observer {
@@ -128,6 +130,7 @@ func (c *collectors) releasePipes(names []string) {
 		c.limited.DeletePartialMatch(of)
 		c.dropped.DeletePartialMatch(of)
 		c.upstream.DeletePartialMatch(of)
+		c.cache.DeletePartialMatch(of)
 	}
 }
 

@@ -60,6 +60,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := h.provisionSharing(base.String(), workspace); err != nil {
+		return err
+	}
 	if h.notifier, err = newNotifier(ctx); err != nil {
 		return err
 	}
@@ -246,7 +249,7 @@ func (h *Handler) Validate() error {
 	if h.UpstreamErrors != "" && h.UpstreamErrors != "hide" && h.UpstreamErrors != "pass" {
 		return fmt.Errorf("upstream_errors %s is not known; use hide or pass", tinybird.Shown(h.UpstreamErrors))
 	}
-	if l := h.Limits; l != nil && (l.Tokens < 0 || l.Counters < 0 || l.URLSize < 0 || l.BodySize < 0 || l.EventsSize < 0) {
+	if l := h.Limits; l != nil && (l.Tokens < 0 || l.Counters < 0 || l.URLSize < 0 || l.BodySize < 0 || l.EventsSize < 0 || l.CacheEntries < 0 || l.CacheSize < 0 || l.CacheEntrySize < 0) {
 		return errors.New("limits must be positive")
 	}
 	return nil
@@ -264,6 +267,7 @@ func (h *Handler) Cleanup() error {
 	if h.direct != nil {
 		h.direct.Close()
 	}
+	h.sharing.close()
 	if h.Clerk != nil {
 		errs = append(errs, h.Clerk.cleanup())
 	}

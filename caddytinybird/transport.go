@@ -1,6 +1,8 @@
 package caddytinybird
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,16 +70,23 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage, base *url.URL) (*tran
 		return nil, fmt.Errorf("transport: the module is a %T", module)
 	}
 	t.HTTPTransport = guest
+	guest.Transport.DialContext = dialing(guest.Transport.DialContext)
 	t.connectDirectly(base)
 	return &t, nil
 }
 
 // connectDirectly makes connections of our own to Tinybird, by the transport's settings, for requests over HTTP/1.1. They cost half
 // of what the transport's do. The transport keeps what they cannot do, and all of it if the settings ask for another
-// version of HTTP, a proxy, a bound on connections, or a name of the server that depends on the request.
+// version of HTTP, a proxy, a bound on connections, a time limit of their own for writing, or a name of the server that
+// depends on the request.
 func (t *transport) connectDirectly(base *url.URL) {
 	rt := t.Transport
-	if !slices.Equal(t.Versions, []string{"1.1"}) || len(t.NetworkProxyRaw) > 0 || rt.DisableKeepAlives || rt.MaxConnsPerHost > 0 || rt.DialTLSContext != nil {
+	switch {
+	case !wire.Reuses, !slices.Equal(t.Versions, []string{"1.1"}), len(t.NetworkProxyRaw) > 0:
+		return
+	case rt.DisableKeepAlives, rt.MaxConnsPerHost > 0, rt.DialTLSContext != nil, t.WriteTimeout > 0:
+		return
+	case rt.MaxIdleConnsPerHost < 0, rt.MaxIdleConns < 0, rt.IdleConnTimeout < 0: // none are kept, or for ever
 		return
 	}
 	if proxy, err := rt.Proxy(&http.Request{URL: base}); proxy != nil || err != nil {
@@ -97,12 +106,26 @@ func (t *transport) connectDirectly(base *url.URL) {
 		o.MaxIdle = min(o.MaxIdle, rt.MaxIdleConns)
 	}
 	if base.Scheme == "https" {
-		o.TLS = rt.TLSClientConfig.Clone()
+		o.TLS = new(tls.Config) // Caddy has none if nothing is set
+		if rt.TLSClientConfig != nil {
+			o.TLS = rt.TLSClientConfig.Clone()
+		}
 		if o.TLS.ServerName == "" {
 			o.TLS.ServerName = base.Hostname()
 		}
 	}
 	t.direct = wire.New(o)
+}
+
+// dialing makes the errors of Caddy's dialer those of a dialer, which forwarding knows: Caddy hides in one of its own what it wraps.
+func dialing(dial func(ctx context.Context, network, addr string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+		}
+		return c, nil
+	}
 }
 
 // addressOf returns host and port.

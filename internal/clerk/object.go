@@ -27,7 +27,7 @@ func decodeObject(doc []byte) (map[string]any, error) {
 		return nil, err
 	}
 	if first := c.doc[c.at]; first != '{' && first != '[' {
-		return nil, nil
+		return nil, nil //nolint:nilnil // no object has no members, and is no error
 	}
 	value, err := c.decode()
 	if err != nil {

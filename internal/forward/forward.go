@@ -30,6 +30,7 @@ var ErrAborted = errors.New("the answer broke off")
 var (
 	errHeaderTimeout = errors.New("no answer within the time limit")
 	errIdleTimeout   = errors.New("no more of the answer within the time limit")
+	errTarget        = errors.New("the path or the query is not encoded")
 	errUnframed      = errors.New("the answer has neither a length nor chunks, so it could be cut off unseen")
 )
 
@@ -147,6 +148,9 @@ type exchange struct {
 
 // send sends the request and waits for the header of the answer.
 func (x *exchange) send(q *Request) (*http.Response, error) {
+	if !inOneLine(q.Path) || !inOneLine(q.RawQuery) {
+		return nil, errTarget
+	}
 	if x.direct == nil || q.rows || len(q.Body) > maxDirectBody {
 		return x.transport.send(x.client, x.request(q))
 	}

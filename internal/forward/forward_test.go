@@ -46,7 +46,7 @@ func forwarder(t *testing.T, base string, change ...func(*Options)) *Forwarder {
 }
 
 // upstream starts a server that answers with h.
-func upstream(t *testing.T, h http.HandlerFunc) string {
+func upstream(t testing.TB, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)

@@ -25,13 +25,15 @@ func (x *exchange) unanswered(cause error) error {
 	if err := x.gone(); err != nil {
 		return err
 	}
-	late := isTimeout(cause)
-	cause = withoutSecrets(cause, x.token)
+	return noAnswer(isTimeout(cause)).Wrap(withoutSecrets(cause, x.token))
+}
+
+func noAnswer(late bool) *apierr.Error {
 	if late {
 		return apierr.New(http.StatusGatewayTimeout, apierr.UpstreamTimeout,
-			"The analytics service took too long to answer. Ask for less, or try again later.").Wrap(cause)
+			"The analytics service took too long to answer. Ask for less, or try again later.")
 	}
-	return unreachable(http.StatusBadGateway).Wrap(cause)
+	return unreachable(http.StatusBadGateway)
 }
 
 // isTimeout tells a service that is slow from one that is not there.

@@ -38,19 +38,15 @@ func (x *exchange) text(b []byte, q *Request) []byte {
 		b = append(b, q.RawQuery...)
 	}
 	b = appendField(append(b, " HTTP/1.1\r\n"...), "Host", x.base.Host)
-	if v := q.Client["User-Agent"]; len(v) > 0 {
-		b = appendField(b, "User-Agent", v[0])
+	if v := told(q.Client, "User-Agent"); v != "" {
+		b = appendField(b, "User-Agent", v)
 	}
 	for _, name := range carried {
-		if v := q.Client[name]; len(v) > 0 {
-			b = appendField(b, name, v[0])
+		if v := told(q.Client, name); v != "" {
+			b = appendField(b, name, v)
 		}
 	}
-	encoding := "identity"
-	if v := q.Client["Accept-Encoding"]; len(v) > 0 && v[0] != "" {
-		encoding = v[0]
-	}
-	b = appendField(b, "Accept-Encoding", encoding)
+	b = appendField(b, "Accept-Encoding", encodings(q.Client))
 	b = append(b, "Authorization: Bearer "...)
 	b = append(append(b, x.token...), "\r\n"...)
 	switch {
@@ -64,14 +60,36 @@ func (x *exchange) text(b []byte, q *Request) []byte {
 	return append(append(b, "\r\n"...), q.Body...)
 }
 
-// appendField adds a field, unless its value could end it and begin another: no server hands on such a value, and
-// none goes up.
 func appendField(b []byte, name, value string) []byte {
-	if !httpguts.ValidHeaderFieldValue(value) {
-		return b
-	}
 	b = append(append(b, name...), ": "...)
 	return append(append(b, value...), "\r\n"...)
+}
+
+// told returns the first value of one of the client's fields, or "". A value that could end its field and begin another does
+// not go up: no server hands on such a value, but a config can make one of a placeholder.
+func told(client http.Header, name string) string {
+	if v := client[name]; len(v) > 0 && httpguts.ValidHeaderFieldValue(v[0]) {
+		return v[0]
+	}
+	return ""
+}
+
+// encodings returns what the client takes. Without the field net/http's transport would ask for gzip and unpack it on its own.
+func encodings(client http.Header) string {
+	if v := told(client, "Accept-Encoding"); v != "" {
+		return v
+	}
+	return "identity"
+}
+
+// inOneLine tells whether text can stand in the first line of a request without ending it.
+func inOneLine(text string) bool {
+	for i := range len(text) {
+		if text[i] <= ' ' || text[i] == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // request builds the request that goes up, for a transport.
@@ -102,17 +120,12 @@ func (x *exchange) request(q *Request) *http.Request {
 func (x *exchange) header(q *Request) http.Header {
 	h := make(http.Header, len(carried)+4)
 	for _, name := range carried {
-		if v := q.Client[name]; len(v) > 0 {
-			h[name] = v[:1:1]
+		if v := told(q.Client, name); v != "" {
+			h[name] = []string{v}
 		}
 	}
-	// "" keeps net/http from naming itself.
-	h["User-Agent"] = []string{q.Client.Get("User-Agent")}
-	// Without this field the transport would ask for gzip and unpack it on its own.
-	h["Accept-Encoding"] = []string{"identity"}
-	if v := q.Client.Get("Accept-Encoding"); v != "" {
-		h["Accept-Encoding"][0] = v
-	}
+	h["User-Agent"] = []string{told(q.Client, "User-Agent")} // "" keeps net/http from naming itself
+	h["Accept-Encoding"] = []string{encodings(q.Client)}
 	switch {
 	case q.rows:
 		h["Content-Type"] = []string{"application/x-ndjson"}

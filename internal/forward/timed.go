@@ -63,7 +63,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 			err = cause
 		}
 	}
-	return n, err //nolint:wrapcheck // it is a reader's
+	return n, err
 }
 
 // Close implements io.Closer. It ends the request.
@@ -73,7 +73,7 @@ func (b *timedBody) Close() error {
 	}
 	err := b.ReadCloser.Close()
 	b.cancel(nil)
-	return err //nolint:wrapcheck // it is a closer's
+	return err
 }
 
 // GiveUpAfter bounds the time for all that is left.

@@ -131,23 +131,29 @@ func cacheKeyOf(name string, rps int, grants []*Grant) cacheKey {
 	b := strconv.AppendInt(room[:0], int64(rps), 10)
 	b = appendSized(b, 'n', name)
 	for _, g := range grants {
-		b = appendSized(b, 'p', g.Pipe)
-		for _, f := range g.Fixed {
-			b = appendSized(b, 'f', f.Name)
-			switch v := f.Value.(type) {
-			case string:
-				b = appendSized(b, 's', v)
-			case json.Number:
-				b = appendSized(b, 'd', string(v))
-			case bool:
-				b = appendSized(b, 'b', strconv.FormatBool(v))
-			}
-		}
+		b = appendGrant(b, g)
 	}
 	return sha256.Sum256(b)
 }
 
-func appendSized(b []byte, kind byte, text string) []byte {
+// appendGrant appends what a scope says.
+func appendGrant(b []byte, g *Grant) []byte {
+	b = appendSized(b, 'p', g.Pipe)
+	for _, f := range g.Fixed {
+		b = appendSized(b, 'f', f.Name)
+		switch v := f.Value.(type) {
+		case string:
+			b = appendSized(b, 's', v)
+		case json.Number:
+			b = appendSized(b, 'd', string(v))
+		case bool:
+			b = appendSized(b, 'b', strconv.FormatBool(v))
+		}
+	}
+	return b
+}
+
+func appendSized[T string | ~[]byte](b []byte, kind byte, text T) []byte {
 	b = append(b, kind)
 	b = strconv.AppendInt(b, int64(len(text)), 10)
 	b = append(b, ':')

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -24,12 +25,16 @@ var past = time.Unix(1, 0)
 type conn struct {
 	nc     net.Conn
 	tls    *tls.Conn       // nc again, if it is secure
+	recs   *records        // what is below TLS
+	under  net.Conn        // what is below that; nc again, if it is not secure
 	raw    syscall.RawConn // nil where there is none
 	in     *bufio.Reader
 	client *Client
 
 	reused bool
 	heard  bool          // a byte of this request's answer
+	keep   bool          // nothing in the answer speaks against another request
+	broke  error         // why the network gave no more; who reads lines makes something else of it
 	left   int64         // how many bytes may be read
 	wait   time.Duration // for the next byte; 0 means that a deadline is set already
 	until  time.Time     // the deadline that is set
@@ -39,15 +44,16 @@ type conn struct {
 }
 
 func newConn(c *Client, nc net.Conn) *conn {
-	cn := &conn{nc: nc, client: c}
+	cn := &conn{nc: nc, under: nc, client: c}
 	cn.in = bufio.NewReaderSize(cn, bufferSize)
 	cn.hangUp = cn.close
-	under := nc
 	if secure, ok := nc.(*tls.Conn); ok {
 		cn.tls = secure
-		under = secure.NetConn()
+		if cn.recs, ok = secure.NetConn().(*records); ok {
+			cn.under = cn.recs.Conn
+		}
 	}
-	if s, ok := under.(syscall.Conn); ok {
+	if s, ok := cn.under.(syscall.Conn); ok {
 		if raw, err := s.SyscallConn(); err == nil {
 			cn.raw = raw
 			cn.probe.init()
@@ -56,8 +62,17 @@ func newConn(c *Client, nc net.Conn) *conn {
 	return cn
 }
 
-// Read reads from the network, within the bounds that hold now. It is for the buffer.
+// Read reads for the buffer.
 func (cn *conn) Read(p []byte) (int, error) {
+	n, err := cn.read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // the network's own
+		cn.broke = err
+	}
+	return n, err
+}
+
+// read reads from the network, within the bounds that hold now.
+func (cn *conn) read(p []byte) (int, error) {
 	if cn.left <= 0 {
 		return 0, errHeaderSize
 	}
@@ -77,7 +92,7 @@ func (cn *conn) Read(p []byte) (int, error) {
 
 // ask sends the request and reads the header of the answer. After an error the connection is closed.
 func (cn *conn) ask(ctx context.Context, request []byte, deadline time.Time) (*http.Response, error) {
-	a := &Answer{cn: cn}
+	a := &Answer{cn: cn, ctx: ctx}
 	if ctx.Done() != nil {
 		a.stop = context.AfterFunc(ctx, cn.hangUp)
 	}
@@ -87,7 +102,6 @@ func (cn *conn) ask(ctx context.Context, request []byte, deadline time.Time) (*h
 		return nil, err
 	}
 	cn.left, cn.wait = math.MaxInt64, cn.client.BodyTimeout
-	a.keep = !resp.Close
 	if resp.Body == http.NoBody {
 		a.release(true)
 		return resp, nil
@@ -98,7 +112,7 @@ func (cn *conn) ask(ctx context.Context, request []byte, deadline time.Time) (*h
 }
 
 func (cn *conn) exchange(request []byte, deadline time.Time) (*http.Response, error) {
-	cn.heard, cn.left, cn.wait = false, cn.client.MaxHeader, 0
+	cn.heard, cn.keep, cn.broke, cn.left, cn.wait = false, true, nil, cn.client.MaxHeader, 0
 	if err := cn.allow(deadline, cn.client.HeaderTimeout); err != nil {
 		return nil, err
 	}
@@ -107,16 +121,38 @@ func (cn *conn) exchange(request []byte, deadline time.Time) (*http.Response, er
 	}
 	for range maxInterim + 1 {
 		resp, err := http.ReadResponse(cn.in, nil)
+		if err != nil {
+			return nil, cmp.Or(cn.broke, err) //nolint:wrapcheck // as above
+		}
+		cn.keep = cn.keep && settled(resp)
 		switch {
-		case err != nil:
-			return nil, err //nolint:wrapcheck // as above
 		case resp.StatusCode == http.StatusSwitchingProtocols:
 			return nil, errSwitch
-		case resp.StatusCode >= http.StatusOK:
+		case resp.StatusCode < http.StatusContinue || resp.StatusCode >= http.StatusOK:
 			return resp, nil
 		}
 	}
 	return nil, errInterim
+}
+
+// settled tells whether the server keeps the connection and leaves no doubt where the answer ends. In doubt no other request
+// is sent over it: the rest of this answer, to whoever made it, could be taken for the next one.
+func settled(resp *http.Response) bool {
+	switch status := resp.StatusCode; {
+	case resp.Close, status < http.StatusContinue:
+		return false
+	case resp.ProtoMajor != 1 || resp.ProtoMinor != 1:
+		// Of HTTP/1.0's answers with chunks one cannot tell whether they are meant (RFC 9112, section 6.1).
+		return false
+	case status < http.StatusOK, status == http.StatusNoContent:
+		// There is no body, whatever is said of it (RFC 9112, section 6.3).
+		length := resp.Header.Get("Content-Length")
+		return len(resp.TransferEncoding) == 0 && (length == "" || length == "0")
+	case status == http.StatusNotModified:
+		return len(resp.TransferEncoding) == 0 // a length is that of another answer
+	default:
+		return true
+	}
 }
 
 // allow sees that the connection waits until then at least. Each time it moves the deadline it adds a little to it, so that
@@ -130,15 +166,16 @@ func (cn *conn) allow(until time.Time, wait time.Duration) error {
 	return cn.nc.SetDeadline(cn.until) //nolint:wrapcheck // the caller says what it was doing
 }
 
-// stale tells whether the error is that of a connection which the server had closed before it saw the request.
-func (cn *conn) stale(err error) bool {
-	return cn.reused && !cn.heard && !errors.Is(err, os.ErrDeadlineExceeded)
+// stale tells whether what failed is a connection which the server had closed before it saw the request. It is not, if the
+// request's time is over. The error does not tell: an answer to TLS that was cut short before the request is a timeout, too.
+func (cn *conn) stale(deadline time.Time) bool {
+	return cn.reused && !cn.heard && time.Now().Before(deadline)
 }
 
 // usable tells whether the connection can take another request: the server has neither closed it nor sent a byte that
 // nobody asked for, which would be taken for the beginning of the next answer.
 func (cn *conn) usable(now time.Time) bool {
-	if cn.in.Buffered() > 0 || cn.tls != nil && !cn.quiet() {
+	if cn.raw == nil || cn.in.Buffered() > 0 || cn.tls != nil && !cn.quiet() {
 		return false
 	}
 	// A deadline that is over would keep the system from being asked.
@@ -148,14 +185,17 @@ func (cn *conn) usable(now time.Time) bool {
 			return false
 		}
 	}
-	return cn.raw == nil || cn.probe.silent(cn.raw)
+	return cn.probe.silent(cn.raw)
 }
 
-// quiet tells whether TLS has nothing decrypted, or ready to be, that was not read. With a deadline that is over it does
-// not ask the network.
+// quiet tells whether TLS has nothing that was not read: decrypted, ready to be, or a part of a record. With a deadline that
+// is over it does not ask the network. It may have to write, if the server wants other keys.
 func (cn *conn) quiet() bool {
+	if cn.recs == nil || !cn.recs.whole() {
+		return false
+	}
 	cn.until = past
-	if cn.tls.SetDeadline(past) != nil {
+	if cn.tls.SetReadDeadline(past) != nil {
 		return false
 	}
 	var one [1]byte
@@ -163,14 +203,15 @@ func (cn *conn) quiet() bool {
 	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-func (cn *conn) close() { _ = cn.nc.Close() }
+// close closes the connection without TLS's farewell: a server that does not read could have us wait five seconds with it.
+func (cn *conn) close() { _ = cn.under.Close() }
 
 // Answer is the body of an answer. It gives the connection back at its end. It belongs to one goroutine.
 type Answer struct {
 	cn   *conn
+	ctx  context.Context //nolint:containedctx // of the request that the answer belongs to
 	src  io.Reader
 	stop func() bool // ends the watch over the context; nil if there is none
-	keep bool        // the server keeps the connection
 	over error       // what later reads get
 }
 
@@ -181,10 +222,18 @@ func (a *Answer) Read(p []byte) (int, error) {
 	}
 	n, err := a.src.Read(p)
 	if err != nil {
+		whole := err == io.EOF //nolint:errorlint // an error that wraps io.EOF is another one
+		switch {
+		case whole:
+		case a.ctx.Err() != nil:
+			err = context.Cause(a.ctx) // which closed the connection
+		case a.cn.broke != nil:
+			err = a.cn.broke
+		}
 		a.over = err
-		a.release(err == io.EOF) //nolint:errorlint // an error that wraps io.EOF is another one
+		a.release(whole)
 	}
-	return n, err //nolint:wrapcheck // the caller says what it was doing
+	return n, err
 }
 
 // GiveUpAfter bounds the time for all that is left of the body.
@@ -208,7 +257,7 @@ func (a *Answer) Close() error {
 // release gives the connection back, if the whole answer was read and nothing else.
 func (a *Answer) release(whole bool) {
 	unwatched := a.stop == nil || a.stop()
-	if whole && unwatched && a.keep && a.cn.in.Buffered() == 0 {
+	if whole && unwatched && a.cn.keep && a.cn.in.Buffered() == 0 {
 		a.cn.client.idle.put(a.cn)
 		return
 	}

@@ -4,10 +4,13 @@ package wire
 
 import "syscall"
 
-// probe is for systems on which a connection cannot be asked without waiting: a connection that was closed shows when its
-// next request fails, which is then sent again.
+// Reuses tells whether connections can be used again on this system.
+const Reuses = false
+
+// probe is for systems on which a connection cannot be asked without waiting. Bytes that nobody asked for would be taken for
+// the next answer, so that no connection is used again.
 type probe struct{}
 
 func (*probe) init() {}
 
-func (*probe) silent(syscall.RawConn) bool { return true }
+func (*probe) silent(syscall.RawConn) bool { return false }

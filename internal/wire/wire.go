@@ -103,18 +103,17 @@ func (c *Client) Close() { c.idle.close() }
 func (c *Client) Do(ctx context.Context, request []byte) (*http.Response, error) {
 	deadline := time.Now().Add(c.HeaderTimeout)
 	for stale := 0; ; stale++ {
-		cn, err := c.take(ctx, deadline, stale < maxStale)
-		if err != nil {
-			return nil, err
-		}
-		resp, err := cn.ask(ctx, request, deadline)
-		if err == nil {
-			return resp, nil
-		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		if !cn.stale(err) {
+		cn, err := c.take(ctx, deadline, stale < maxStale)
+		if err == nil {
+			var resp *http.Response
+			if resp, err = cn.ask(ctx, request, deadline); err == nil {
+				return resp, nil
+			}
+		}
+		if ctx.Err() == nil && (cn == nil || !cn.stale(deadline)) {
 			return nil, err
 		}
 	}
@@ -147,7 +146,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		ctx, cancel = context.WithTimeout(ctx, c.HandshakeTimeout)
 		defer cancel()
 	}
-	secure := tls.Client(nc, c.TLS)
+	secure := tls.Client(&records{Conn: nc}, c.TLS)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = nc.Close()
 		return nil, fmt.Errorf("tls handshake: %w", err)

@@ -1,0 +1,5 @@
+//go:build !race
+
+package caddytinybird
+
+const poolForgets = 0
