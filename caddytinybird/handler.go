@@ -1,7 +1,7 @@
 // Package caddytinybird has the Caddy modules of caddy-tinybird: the handler `tinybird`, which answers a request for
 // a Tinybird pipe with the rows of the tenant that Clerk's session token names; the handler `clerk_auth` and the
-// authentication provider `clerk`, which let only signed-in users through to any site; and the app `clerk`, which holds
-// the Clerk settings of the whole config.
+// authentication provider `clerk`, which let only signed-in users through to any site; the app `clerk`, which holds
+// the Clerk settings of the whole config; and what answers `/tinybird/status` at the admin endpoint.
 //
 // The package translates between Caddy and the packages below internal/, which know nothing of Caddy.
 package caddytinybird

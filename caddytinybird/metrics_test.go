@@ -107,6 +107,7 @@ func TestMetricsOfRejectedConfigEnd(t *testing.T) {
 func TestMetricsOfAPipeNamedAsNone(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
+	e := newEdge(t, stack, nil)
 	first := testHandler(t, stack)
 	withPipes(otherPipe)(first)
 	ctx := newContext(t, t.TempDir())
@@ -116,7 +117,6 @@ func TestMetricsOfAPipeNamedAsNone(t *testing.T) {
 	if err := first.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	e := newEdge(t, stack, nil)
 	e.get(t, "ada", "/v0/pipes/unlisted.json")
 	if text := gather(t, ctx); !strings.Contains(text, `caddy_tinybird_requests_total{code="not_found",pipe="_other"}`) {
 		t.Errorf("not counted: %s", linesWith(text, "_other"))

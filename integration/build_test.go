@@ -49,7 +49,7 @@ func TestBuildsLikeXcaddy(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			for _, id := range []string{"\nhttp.handlers.tinybird\n", "\nclerk\n"} {
+			for _, id := range []string{"\nhttp.handlers.tinybird\n", "\nclerk\n", "\nadmin.api.tinybird\n"} {
 				if !strings.Contains("\n"+string(out), id) {
 					t.Errorf("no module %q in\n%s", strings.TrimSpace(id), out)
 				}
