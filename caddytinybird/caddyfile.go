@@ -42,6 +42,7 @@ func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //			ttl  <duration>
 //		}
 //		rate_limit      <rps> [burst <n>]
+//		concurrency     <n>
 //		fixed_param     <name> <value> [string|number|boolean]
 //		pipe <name>... {
 //			fixed_param  <name> <value> [string|number|boolean]
@@ -49,6 +50,7 @@ func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //			params       <name>...
 //			formats      <format>...
 //			rate_limit   <rps> [burst <n>]
+//			concurrency  <n>
 //			unrestricted
 //		}
 //		cors            <origin>...
@@ -106,6 +108,7 @@ var handlerOptions = map[string]option[handlerParser]{
 	"upstream":     setText(func(p *handlerParser) *string { return &p.Upstream }, checkUpstream),
 	"token":        {parse: parseToken},
 	"rate_limit":   {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
+	"concurrency":  {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseConcurrency(&p.Concurrency, d) }},
 	"fixed_param":  {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseFixedParam(&p.FixedParams, d) }, repeated: true},
 	"pipe":         {parse: parsePipe, repeated: true},
 	"cors": {parse: func(p *handlerParser, d *caddyfile.Dispenser) (err error) {
@@ -152,6 +155,7 @@ var pipeOptions = map[string]option[pipeParser]{
 		return err
 	}},
 	"rate_limit":   {parse: func(p *pipeParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
+	"concurrency":  {parse: func(p *pipeParser, d *caddyfile.Dispenser) error { return parseConcurrency(&p.Concurrency, d) }},
 	"unrestricted": setFlag(func(p *pipeParser) *bool { return &p.Unrestricted }),
 }
 
@@ -298,6 +302,21 @@ func parseRateLimit(limit **RateLimit, d *caddyfile.Dispenser) error {
 		return d.WrapErr(err)
 	}
 	*limit = &l
+	return nil
+}
+
+func parseConcurrency(bound *string, d *caddyfile.Dispenser) error {
+	text, err := oneArg(d)
+	if err != nil {
+		return err
+	}
+	if text == "" {
+		return d.Err("concurrency is empty; write how many requests of a tenant may be under way, as in `concurrency 20`, or remove it")
+	}
+	if err := checkConcurrency(text); err != nil {
+		return d.WrapErr(err)
+	}
+	*bound = text
 	return nil
 }
 

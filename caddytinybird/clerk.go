@@ -100,6 +100,8 @@ type clerkState struct {
 	verifier       *clerk.Verifier
 	backend        *bapi.Client // nil until a site asks for it
 	acquired       []string     // keys of the key sets that this instance holds
+
+	releaseVerifier func() error // nil while none is held
 }
 
 // ClerkLimits bounds what is kept in memory for verifying sessions.
@@ -149,8 +151,7 @@ func (c *Clerk) provision(ctx caddy.Context) error {
 		config.MaxTokenSize = l.TokenSize
 		config.MaxIdentities = l.Identities
 	}
-	c.verifier, err = clerk.New(config)
-	return err
+	return c.acquireVerifier(config)
 }
 
 // resolve reads the placeholders of the settings into unexported fields, so that no secret becomes part of the
@@ -283,13 +284,14 @@ func (c *Clerk) queryNames() []string {
 
 // cleanup releases what provision acquired, and only that.
 func (c *Clerk) cleanup() error {
-	if c.verifier != nil {
-		c.verifier.Close()
+	errs := make([]error, 0, 1+len(c.acquired))
+	if c.releaseVerifier != nil {
+		errs = append(errs, c.releaseVerifier())
+		c.releaseVerifier = nil
 	}
 	if c.backend != nil {
 		c.backend.Close()
 	}
-	errs := make([]error, 0, len(c.acquired))
 	for _, key := range c.acquired {
 		errs = append(errs, c.releaseKeySet(key))
 	}

@@ -67,7 +67,7 @@ func (h *Handler) report(x *exchange, refusal *apierr.Error, err error) {
 	if refusal.Status >= http.StatusInternalServerError || refusal.Code == apierr.UpstreamRefused || refusal.Code == apierr.EventsIncomplete {
 		level = zap.ErrorLevel
 	}
-	if errors.Is(err, errRate) {
+	if errors.Is(err, errLimit) {
 		level = zap.ErrorLevel
 	}
 	if errors.Is(err, forward.ErrAborted) {

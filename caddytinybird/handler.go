@@ -67,6 +67,11 @@ type Handler struct {
 	// Default: no limit.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 
+	// How many requests of each tenant may be under way to Tinybird at once, so that one tenant's slow queries cannot take all
+	// connections: a whole number of at least 1, or a placeholder for one, as in `rate_limit`. There is no queue: one more is refused as
+	// one over the rate is. Rows that clients send are counted apart. Default: no bound.
+	Concurrency string `json:"concurrency,omitempty"`
+
 	// Parameters that every pipe gets with a value from the verified session or this config. The client can
 	// neither set nor see them.
 	FixedParams []FixedParam `json:"fixed_params,omitempty"`
@@ -110,8 +115,9 @@ type Handler struct {
 	verifier    *clerk.Verifier // nil: a clerk_auth has to run before
 	credentials []string        // names of query parameters that may hold a token
 	policy      *tinybird.Policy
-	minter      *tinybird.Minter
+	minter      *pooledMinter
 	limiter     *pooledLimiter
+	held        []func() error // gives back what is shared with other configs
 	forwarder   *forward.Forwarder
 	requests    tinybird.RequestLimits
 	api         string      // the base URL of Tinybird's API
@@ -120,7 +126,6 @@ type Handler struct {
 	ingest      *ingest.Policy
 	templateKey []byte // what the tokens of Clerk's template are signed with; nil: none are accepted
 	workspaceID string
-	workspace   string // the key of the acquired limiter; empty while none is held
 }
 
 // CaddyModule returns the Caddy module information.
@@ -164,7 +169,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	if err != nil {
 		return err
 	}
-	rps, err := h.limit(w, r, grant) //nolint:contextcheck // counting is in memory and waits for nothing
+	rps, err := h.limit(w, r, grant.Pipe, &grant.Count) //nolint:contextcheck // counting is in memory and waits for nothing
 	if err != nil {
 		return err
 	}
@@ -180,6 +185,11 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	}
 	metrics.dropped.WithLabelValues(grant.Pipe).Add(float64(question.Dropped))
 
+	place, err := h.enter(w, r, grant.Pipe, &grant.Count) //nolint:contextcheck // as above
+	if err != nil {
+		return err
+	}
+	defer place.Leave()
 	x.outcome, err = h.forwarder.Forward(r.Context(), w, forward.Request{
 		Method:   question.Method,
 		Path:     question.Path,

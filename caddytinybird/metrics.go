@@ -20,6 +20,8 @@ type collectors struct {
 	requests      *prometheus.CounterVec
 	tokens        *prometheus.CounterVec
 	limited       *prometheus.CounterVec
+	busy          *prometheus.CounterVec
+	evicted       *prometheus.CounterVec
 	dropped       *prometheus.CounterVec
 	upstream      *prometheus.HistogramVec
 	eventRows     *prometheus.CounterVec
@@ -41,6 +43,8 @@ func newCollectors() *collectors {
 		requests:      counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", "pipe", "code"),
 		tokens:        counter("tinybird", "tokens_total", "Tinybird tokens used, minted or cached.", "result"),
 		limited:       counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", "pipe"),
+		busy:          counter("tinybird", "concurrency_limited_total", "Requests refused because as many as concurrency allows were under way.", "pipe"),
+		evicted:       counter("tinybird", "counters_evicted_total", "Counters of tenants that had to go while they still counted something."),
 		eventRows:     counter("tinybird", "event_rows_total", "Rows that clients sent, by result.", "result"),
 		dropped:       counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", "pipe"),
 		upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -56,7 +60,7 @@ func newCollectors() *collectors {
 func (c *collectors) register(ctx caddy.Context) {
 	registry := ctx.GetMetricsRegistry()
 	for _, collector := range []prometheus.Collector{
-		c.verifications, c.refreshes, c.auth, c.replaced, c.requests, c.tokens, c.limited, c.dropped, c.upstream, c.eventRows,
+		c.verifications, c.refreshes, c.auth, c.replaced, c.requests, c.tokens, c.limited, c.busy, c.evicted, c.dropped, c.upstream, c.eventRows,
 	} {
 		err := registry.Register(collector)
 		if already := (prometheus.AlreadyRegisteredError{}); err != nil && !errors.As(err, &already) {

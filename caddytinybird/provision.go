@@ -104,6 +104,7 @@ func (h *Handler) provisionPolicy(credentials []string) error {
 	c := tinybird.PolicyConfig{
 		FixedParams:      fixed,
 		RateLimit:        h.RateLimit.spec(),
+		Concurrency:      h.Concurrency,
 		CheckPlaceholder: clerk.CheckPlaceholder,
 		Credentials:      slices.Concat(h.credentials, credentials),
 	}
@@ -112,7 +113,7 @@ func (h *Handler) provisionPolicy(credentials []string) error {
 			return err
 		}
 	}
-	if err := checkRate(h.RateLimit); err != nil {
+	if err := errors.Join(checkRate(h.RateLimit), checkConcurrency(h.Concurrency)); err != nil {
 		return err
 	}
 	for i := range h.Pipes {
@@ -204,11 +205,9 @@ func (h *Handler) provisionTokens(key tinybird.SigningKey, workspace string) err
 		counters = l.Counters
 		h.requests = tinybird.RequestLimits{MaxURL: l.URLSize, MaxBody: l.BodySize}
 	}
-	minter, err := tinybird.NewMinter(o)
-	if err != nil {
+	if err := h.acquireMinter(o); err != nil {
 		return err
 	}
-	h.minter = minter
 	return h.acquireLimiter(workspace, counters)
 }
 
@@ -247,10 +246,11 @@ func (h *Handler) Validate() error {
 // Cleanup releases what Provision acquired. Requests of the old config may still be running, so nothing they use
 // is taken away.
 func (h *Handler) Cleanup() error {
-	errs := []error{h.releaseLimiter()}
-	if h.minter != nil {
-		h.minter.Close()
+	var errs []error
+	for _, release := range h.held {
+		errs = append(errs, release())
 	}
+	h.held = nil
 	if h.Clerk != nil {
 		errs = append(errs, h.Clerk.cleanup())
 	}

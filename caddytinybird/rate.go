@@ -13,35 +13,73 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
-// errRate marks a rate that a placeholder did not yield: a mistake in the config, which only its operator can mend.
-var errRate = errors.New("rate_limit does not resolve to a whole number of at least 1")
+// errLimit marks a limit that a placeholder did not yield: a mistake in the config, which only its operator can mend.
+var errLimit = errors.New("the limit does not resolve to a whole number of at least 1")
 
 // limit counts the request for its tenant and returns the rate that the minted token carries: 0 without a limit.
-func (h *Handler) limit(w http.ResponseWriter, r *http.Request, grant *tinybird.Grant) (int, error) {
-	if grant.Rate == nil {
+func (h *Handler) limit(w http.ResponseWriter, r *http.Request, pipe string, c *tinybird.Count) (int, error) {
+	if c.Rate == nil {
 		return 0, nil
 	}
-	rps, err := allowedRate(r, grant.Rate)
+	rps, err := allowedRate(r, c.Rate)
 	if err != nil {
 		return 0, err
 	}
-	result, err := h.limiter.Allow(grant.TokenName, ratelimit.Limit{RPS: rps, Burst: grant.Rate.Burst})
+	result, err := h.limiter.Allow(c.Counter, ratelimit.Limit{RPS: rps, Burst: c.Rate.Burst})
 	if err != nil {
-		return 0, apierr.New(http.StatusInternalServerError, apierr.Internal, "The request could not be counted.").Wrap(err)
+		return 0, uncounted(err)
 	}
 	result.SetHeaders(w.Header())
 	if !result.Allowed {
-		metrics.limited.WithLabelValues(grant.Pipe).Inc()
-		return 0, apierr.New(http.StatusTooManyRequests, apierr.RateLimited, "Too many requests. Wait as long as the Retry-After header says.")
+		metrics.limited.WithLabelValues(pipe).Inc()
+		return 0, tooMany(nil)
 	}
 	return rps, nil
 }
 
-// allowedRate is the rate that a client has. One that is none refuses the request: it must never mean no limit.
-func allowedRate(r *http.Request, rate *tinybird.RateSpec) (int, error) {
-	rps, err := resolveRate(r, rate.RPS)
+// enter takes one of the places that the tenant has for requests to Tinybird that are under way. There is no queue: without a free
+// one the request is refused. The place has to be left, however the request ends.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request, pipe string, c *tinybird.Count) (ratelimit.Place, error) {
+	if c.Concurrency == "" {
+		return ratelimit.Place{}, nil
+	}
+	most, err := resolveLimit(r, c.Concurrency, tinybird.ParseConcurrency)
 	if err != nil {
-		return 0, apierr.New(http.StatusForbidden, apierr.NotAllowed, "No rate is configured for you here. Ask whoever runs this service.").Wrap(err)
+		return ratelimit.Place{}, noLimit(fmt.Errorf("concurrency: %w", err))
+	}
+	place, ok, err := h.limiter.gate.Enter(c.Gate, most)
+	if err != nil {
+		return ratelimit.Place{}, uncounted(err)
+	}
+	if !ok {
+		metrics.busy.WithLabelValues(pipe).Inc()
+		ratelimit.SetBusyHeaders(w.Header(), most)
+		return ratelimit.Place{}, tooMany(errBusy)
+	}
+	return place, nil
+}
+
+// errBusy tells the operator which of the two limits it was.
+var errBusy = errors.New("as many requests of the tenant as concurrency allows are under way")
+
+func tooMany(cause error) error {
+	return apierr.New(http.StatusTooManyRequests, apierr.RateLimited, "Too many requests. Wait as long as the Retry-After header says.").Wrap(cause)
+}
+
+func uncounted(cause error) error {
+	return apierr.New(http.StatusInternalServerError, apierr.Internal, "The request could not be counted.").Wrap(cause)
+}
+
+// noLimit refuses a request whose limit is not known: that must never mean no limit.
+func noLimit(cause error) error {
+	return apierr.New(http.StatusForbidden, apierr.NotAllowed, "No rate is configured for you here. Ask whoever runs this service.").Wrap(cause)
+}
+
+// allowedRate is the rate that a client has.
+func allowedRate(r *http.Request, rate *tinybird.RateSpec) (int, error) {
+	rps, err := resolveLimit(r, rate.RPS, tinybird.ParseRPS)
+	if err != nil {
+		return 0, noLimit(fmt.Errorf("rate_limit: %w", err))
 	}
 	return rps, nil
 }
@@ -54,33 +92,44 @@ func checkRate(l *RateLimit) error {
 	if err := tinybird.CheckRate(*l.spec()); err != nil {
 		return err
 	}
-	if _, err := tinybird.ParseTemplate(l.RPS, checkRatePlaceholder); err != nil {
+	if _, err := tinybird.ParseTemplate(l.RPS, checkLimitPlaceholder); err != nil {
 		return fmt.Errorf("rate_limit: %w", err)
 	}
 	return nil
 }
 
-// checkRatePlaceholder accepts what a `map` yields and what comes from the session. All else of a request, from
+// checkConcurrency refuses a bound that a client could choose.
+func checkConcurrency(text string) error {
+	if err := tinybird.CheckConcurrency(text); err != nil {
+		return err
+	}
+	if _, err := tinybird.ParseTemplate(text, checkLimitPlaceholder); err != nil {
+		return fmt.Errorf("concurrency: %w", err)
+	}
+	return nil
+}
+
+// checkLimitPlaceholder accepts what a `map` yields and what comes from the session. All else of a request, from
 // its headers to what a matcher found in its path, is for the client to choose.
-func checkRatePlaceholder(name string) error {
+func checkLimitPlaceholder(name string) error {
 	if !strings.HasPrefix(name, "http.") || strings.HasPrefix(name, "http.auth.user.") || strings.HasPrefix(name, "http.vars.") {
 		return nil
 	}
-	return fmt.Errorf("{%s} is the client's to choose; derive the rate from the session, such as `map {clerk.plan} {rps} { ... }` and `rate_limit {rps}`", name)
+	return fmt.Errorf("{%s} is the client's to choose; derive the limit from the session, such as `map {clerk.plan} {rps} { ... }` and `rate_limit {rps}`", name)
 }
 
-// resolveRate expands the operator's text for a rate, once.
-func resolveRate(r *http.Request, text string) (int, error) {
+// resolveLimit expands the operator's text for a limit, once.
+func resolveLimit(r *http.Request, text string, parse func(string) (int, error)) (int, error) {
 	if hasPlaceholder(text) {
 		repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 		if !ok {
-			return 0, fmt.Errorf("%w: %s", errRate, text)
+			return 0, fmt.Errorf("%w: %s", errLimit, text)
 		}
 		text = repl.ReplaceAll(text, "")
 	}
-	rps, err := tinybird.ParseRPS(text)
+	n, err := parse(text)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errRate, err)
+		return 0, fmt.Errorf("%w: %w", errLimit, err)
 	}
-	return rps, nil
+	return n, nil
 }

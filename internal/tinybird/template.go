@@ -104,6 +104,14 @@ func (t Template) Literal() (string, bool) {
 	return b.String(), true
 }
 
+// alone returns the placeholder of a template that is nothing but one.
+func (t Template) alone() (placeholder string, ok bool) {
+	if len(t.parts) != 1 || t.parts[0].placeholder == "" {
+		return "", false
+	}
+	return t.parts[0].placeholder, true
+}
+
 // Resolve puts the values that lookup has into the text. Every placeholder must have a usable value, and so
 // must the whole (see the rules for values at ValueText); the error says which one has not, and never
 // quotes it.
