@@ -14,7 +14,7 @@ import (
 )
 
 // errLimit marks a limit that a placeholder did not yield: a mistake in the config, which only its operator can mend.
-var errLimit = errors.New("the limit does not resolve to a whole number of at least 1")
+var errLimit = errors.New("does not resolve to a whole number of at least 1")
 
 // limit counts the request for its tenant and returns the rate that the minted token carries: 0 without a limit.
 func (h *Handler) limit(w http.ResponseWriter, r *http.Request, pipe string, c *tinybird.Count) (int, error) {
@@ -45,7 +45,7 @@ func (h *Handler) enter(w http.ResponseWriter, r *http.Request, pipe string, c *
 	}
 	most, err := resolveLimit(r, c.Concurrency, tinybird.ParseConcurrency)
 	if err != nil {
-		return ratelimit.Place{}, noLimit(fmt.Errorf("concurrency: %w", err))
+		return ratelimit.Place{}, noLimit(fmt.Errorf("concurrency %w", err))
 	}
 	place, ok, err := h.limiter.gate.Enter(c.Gate, most)
 	if err != nil {
@@ -79,7 +79,7 @@ func noLimit(cause error) error {
 func allowedRate(r *http.Request, rate *tinybird.RateSpec) (int, error) {
 	rps, err := resolveLimit(r, rate.RPS, tinybird.ParseRPS)
 	if err != nil {
-		return 0, noLimit(fmt.Errorf("rate_limit: %w", err))
+		return 0, noLimit(fmt.Errorf("rate_limit %w", err))
 	}
 	return rps, nil
 }
