@@ -185,7 +185,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	}
 	metrics.dropped.WithLabelValues(grant.Pipe).Add(float64(question.Dropped))
 
-	place, err := h.enter(w, r, grant.Pipe, &grant.Count) //nolint:contextcheck // as above
+	place, err := h.enter(w, r, grant.Pipe, &grant.Count)
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ const planSite = `
 	map {clerk.plan} {rps} {few} {
 		o:pro 40 2
 		o:free 3 1
-		o:broken none none
+		o:broken none few
 	}
 `
 

@@ -143,9 +143,9 @@ func (w *world) patience(x *tenant) {
 func TestPropertyLimiter(t *testing.T) {
 	t.Parallel()
 	rng := newRand(t)
-	for range 60 {
+	for range 30 {
 		w := newWorld(t, rng)
-		for range 1500 {
+		for range 1000 {
 			x := w.tenants[rng.IntN(len(w.tenants))]
 			switch n := rng.IntN(100); {
 			case n < 3:
@@ -192,7 +192,7 @@ func checkWindows(t *testing.T, x *tenant) {
 func TestPropertyConcurrentTenants(t *testing.T) {
 	t.Parallel()
 	rng := newRand(t)
-	for range 20 {
+	for range 8 {
 		// The limiter's clock is set in both directions. Between what has surely passed before a request and what may have
 		// passed after it is the time that the limiter saw.
 		l, c := limiter(0)

@@ -17,6 +17,8 @@ const (
 
 // shard is one part of the counters, with a lock, a clock and a bound of its own.
 type shard struct {
+	counters
+
 	mu sync.Mutex
 
 	// clock is this shard's time in nanoseconds. It advances with the given clock and stands still when that
@@ -24,8 +26,7 @@ type shard struct {
 	clock int64
 	last  time.Time
 
-	index map[string]uint32 // key to its place in slots
-	counters
+	index   map[string]uint32 // key to its place in slots
 	max     int
 	evicted uint64
 	onEvict func() // told of each counter that went while it was live; nil: nobody is

@@ -73,7 +73,7 @@ func busy(requests int) func(int) (Limit, int) {
 //
 //nolint:paralleltest // it measures the heap
 func TestManyTenantsOverAnHour(t *testing.T) {
-	const bound, tenants = 4 * MinMaxKeys, 100 * MinMaxKeys
+	const bound, tenants = 2 * MinMaxKeys, 50 * MinMaxKeys
 	c := runCrowd(t, bound, tenants, time.Hour, usual)
 	if c.evicted != 0 {
 		t.Errorf("%d live counters went, although there was room for all of them", c.evicted)
@@ -85,7 +85,7 @@ func TestManyTenantsOverAnHour(t *testing.T) {
 //
 //nolint:paralleltest // it measures the heap
 func TestMoreLiveTenantsThanRoom(t *testing.T) {
-	const bound, tenants = 4 * MinMaxKeys, 40 * MinMaxKeys
+	const bound, tenants = 2 * MinMaxKeys, 20 * MinMaxKeys
 	c := runCrowd(t, bound, tenants, time.Minute, busy(12)) // twice as many as there is room for are live at a time
 	if c.evicted < tenants/2-bound || c.evicted > tenants-bound {
 		t.Errorf("%d live counters went, of %d with room for %d", c.evicted, tenants, bound)
