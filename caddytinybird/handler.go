@@ -84,7 +84,8 @@ type Handler struct {
 	CORS []string `json:"cors,omitempty"`
 
 	// A path, such as `/tinybird/token`, at which a signed-in client gets a Tinybird token of its own, for all pipes that it may
-	// read, to call Tinybird without this handler. Until such a token expires nothing here can stop it, and its holder can also
+	// read, to call Tinybird without this handler. It has the tenant's name and rate, so pipes with a rate of their own are not in it:
+	// `?pipe=<name>` gives a token for one pipe. Until such a token expires nothing here can stop it, and its holder can also
 	// run SQL over what the pipes return. Default: none.
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 

@@ -21,7 +21,7 @@ const tokenPipe = "_token"
 
 // clientToken is the answer of the token endpoint.
 type clientToken struct {
-	// A Tinybird token for all pipes that the user may read, each fixed to the user's own values.
+	// A Tinybird token for the pipes that were asked for and that the user may read, each fixed to the user's own values.
 	Token string `json:"token"`
 
 	// When it expires, in UTC (RFC 3339).
@@ -32,7 +32,7 @@ type clientToken struct {
 }
 
 // serveToken hands a signed-in client a Tinybird token of its own. It is for clients that have to call Tinybird themselves: no
-// limit, filter or log of the edge stands between them.
+// filter or log of the edge stands between them, and of the limits only Tinybird's.
 func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange) error {
 	x.pipe = tokenPipe
 	if r.Method != http.MethodGet && r.Method != http.MethodPost {
