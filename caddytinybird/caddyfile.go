@@ -42,6 +42,7 @@ func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //			ttl  <duration>
 //		}
 //		rate_limit      <rps> [burst <n>]
+//		concurrency     <n>
 //		fixed_param     <name> <value> [string|number|boolean]
 //		pipe <name>... {
 //			fixed_param  <name> <value> [string|number|boolean]
@@ -50,6 +51,7 @@ func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //			formats      <format>...
 //			rate_limit   <rps> [burst <n>]
 //			cache        <ttl>
+//			concurrency  <n>
 //			unrestricted
 //		}
 //		cors            <origin>...
@@ -110,6 +112,7 @@ var handlerOptions = map[string]option[handlerParser]{
 	"upstream":     setText(func(p *handlerParser) *string { return &p.Upstream }, checkUpstream),
 	"token":        {parse: parseToken},
 	"rate_limit":   {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
+	"concurrency":  {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseConcurrency(&p.Concurrency, d) }},
 	"fixed_param":  {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseFixedParam(&p.FixedParams, d) }, repeated: true},
 	"pipe":         {parse: parsePipe, repeated: true},
 	"cors": {parse: func(p *handlerParser, d *caddyfile.Dispenser) (err error) {
@@ -167,6 +170,7 @@ var pipeOptions = map[string]option[pipeParser]{
 	}},
 	"rate_limit":   {parse: func(p *pipeParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
 	"cache":        setDuration(func(p *pipeParser) *caddy.Duration { return &p.Cache }, checkCache),
+	"concurrency":  {parse: func(p *pipeParser, d *caddyfile.Dispenser) error { return parseConcurrency(&p.Concurrency, d) }},
 	"unrestricted": setFlag(func(p *pipeParser) *bool { return &p.Unrestricted }),
 }
 
@@ -313,6 +317,21 @@ func parseRateLimit(limit **RateLimit, d *caddyfile.Dispenser) error {
 		return d.WrapErr(err)
 	}
 	*limit = &l
+	return nil
+}
+
+func parseConcurrency(bound *string, d *caddyfile.Dispenser) error {
+	text, err := oneArg(d)
+	if err != nil {
+		return err
+	}
+	if text == "" {
+		return d.Err("concurrency is empty; write how many requests of a tenant may be under way, as in `concurrency 20`, or remove it")
+	}
+	if err := checkConcurrency(text); err != nil {
+		return d.WrapErr(err)
+	}
+	*bound = text
 	return nil
 }
 

@@ -102,6 +102,8 @@ type clerkState struct {
 	acquired       []string     // keys of the key sets that this instance holds
 	notifier       *notifier
 	listed         listing
+
+	releaseVerifier func() error // nil while none is held
 }
 
 // ClerkLimits bounds what is kept in memory for verifying sessions.
@@ -155,7 +157,7 @@ func (c *Clerk) provision(ctx caddy.Context) error {
 		config.MaxTokenSize = l.TokenSize
 		config.MaxIdentities = l.Identities
 	}
-	if c.verifier, err = clerk.New(config); err != nil {
+	if err := c.acquireVerifier(config); err != nil {
 		return err
 	}
 	c.enlist(ctx)
@@ -293,13 +295,14 @@ func (c *Clerk) queryNames() []string {
 // cleanup releases what provision acquired, and only that.
 func (c *Clerk) cleanup() error {
 	c.delist()
-	if c.verifier != nil {
-		c.verifier.Close()
+	errs := make([]error, 0, 1+len(c.acquired))
+	if c.releaseVerifier != nil {
+		errs = append(errs, c.releaseVerifier())
+		c.releaseVerifier = nil
 	}
 	if c.backend != nil {
 		c.backend.Close()
 	}
-	errs := make([]error, 0, len(c.acquired))
 	for _, key := range c.acquired {
 		errs = append(errs, c.releaseKeySet(key))
 	}

@@ -1,6 +1,8 @@
 package caddytinybird
 
 import (
+	"errors"
+
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
@@ -74,6 +76,9 @@ type Pipe struct {
 	// served while a new one is fetched, so that rows can be twice as old as this. Requests are authorized and
 	// counted as without it. Default: every request is a query.
 	Cache caddy.Duration `json:"cache,omitempty"`
+	// How many requests of a tenant for this pipe may be under way at once, counted apart from those for other pipes. Default: the
+	// shared bound.
+	Concurrency string `json:"concurrency,omitempty"`
 
 	// Lets the pipe be read without any fixed parameter: every signed-in user sees the same rows.
 	Unrestricted bool `json:"unrestricted,omitempty"`
@@ -97,7 +102,8 @@ type Limits struct {
 	// How many minted tokens are kept. Default: 10000.
 	Tokens int `json:"tokens,omitempty"`
 
-	// How many tenants are counted at once, for the whole workspace. Default: 1000000.
+	// How many tenants are counted at once, for the whole workspace. A counter takes about 130 bytes. When there are more, those
+	// that hold nothing back go first; one that does is counted in `caddy_tinybird_counters_evicted_total`. Default: 1000000.
 	Counters int `json:"counters,omitempty"`
 
 	// The longest accepted URL, in bytes. Default: 8192.
@@ -144,7 +150,7 @@ func (l *RateLimit) spec() *tinybird.RateSpec {
 
 // policyConfig is the pipe as the policy knows it.
 func (p *Pipe) policyConfig(resolve func(setting, text string) (string, error)) (tinybird.PipeConfig, error) {
-	if err := checkRate(p.RateLimit); err != nil {
+	if err := errors.Join(checkRate(p.RateLimit), checkConcurrency(p.Concurrency)); err != nil {
 		return tinybird.PipeConfig{}, err
 	}
 	fixed, err := policyParams("fixed_param", p.FixedParams, resolve)
@@ -157,6 +163,7 @@ func (p *Pipe) policyConfig(resolve func(setting, text string) (string, error)) 
 		Params:       p.Params,
 		Formats:      p.Formats,
 		RateLimit:    p.RateLimit.spec(),
+		Concurrency:  p.Concurrency,
 		Unrestricted: p.Unrestricted,
 	}
 	for _, q := range p.Require {

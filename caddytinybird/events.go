@@ -13,15 +13,12 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/ratelimit"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
-const (
-	// eventsPipe stands for the rows that clients send, where logs and metrics name a pipe.
-	eventsPipe = "_events"
-	// eventsCounter ends the name under which they are counted. No pipe can have it for its own.
-	eventsCounter = ":/events"
-)
+// eventsPipe stands for the rows that clients send, where logs and metrics name a pipe.
+const eventsPipe = "_events"
 
 // serveEvents follows the rows of one request from the token to Tinybird's answer. Nothing of the client's request goes
 // up but the rows, each written anew.
@@ -51,9 +48,11 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 		return err
 	}
 	x.step(stepAuthorize)
-	if err := h.limitEvents(w, r, x); err != nil {
+	place, err := h.limitEvents(w, r, x)
+	if err != nil {
 		return err
 	}
+	defer place.Leave()
 	x.step(stepLimit)
 	body, err := ingest.Open(r, h.eventsSize())
 	if err != nil {
@@ -76,17 +75,22 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 	return writeJSON(w, result.Status, taken{result.Successful, result.Quarantined})
 }
 
-// limitEvents counts the request for its tenant, apart from those that read.
-func (h *Handler) limitEvents(w http.ResponseWriter, r *http.Request, x *exchange) error {
-	if h.RateLimit == nil {
-		return nil
-	}
-	name, err := h.policy.TokenName(x.identity)
+// limitEvents counts the request for its tenant, apart from those that read. Its place among those that are under way is taken
+// before the first row is read: to be refused when a part of the rows was taken would be worse than to wait for a
+// slow client.
+func (h *Handler) limitEvents(w http.ResponseWriter, r *http.Request, x *exchange) (ratelimit.Place, error) {
+	c, err := h.policy.CountEvents(x.identity)
 	if err != nil {
-		return err
+		return ratelimit.Place{}, err
 	}
-	_, err = h.limit(w, r, &tinybird.Grant{Pipe: eventsPipe, TokenName: name + eventsCounter, Rate: h.RateLimit.spec()})
-	return err
+	if _, err := h.limit(w, r, eventsPipe, &c); err != nil {
+		return ratelimit.Place{}, err
+	}
+	most, err := allowedPlaces(r, &c)
+	if err != nil {
+		return ratelimit.Place{}, err
+	}
+	return h.enter(w.Header(), eventsPipe, c.Gate, most)
 }
 
 func (h *Handler) eventsSize() int64 {

@@ -106,7 +106,7 @@ func (h *Handler) report(x *exchange, code string, refusal *apierr.Error, err er
 	if refusal.Status >= http.StatusInternalServerError || refusal.Code == apierr.UpstreamRefused || refusal.Code == apierr.EventsIncomplete {
 		level = zap.ErrorLevel
 	}
-	if errors.Is(err, errRate) {
+	if errors.Is(err, errLimit) {
 		level = zap.ErrorLevel
 	}
 	if errors.Is(err, forward.ErrAborted) {

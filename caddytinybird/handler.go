@@ -68,6 +68,11 @@ type Handler struct {
 	// Default: no limit.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 
+	// How many requests of each tenant may be under way to Tinybird at once, so that one tenant's slow queries cannot take all
+	// connections: a whole number of at least 1, or a placeholder for one, as in `rate_limit`. There is no queue: one more is refused as
+	// one over the rate is. Rows that clients send are counted apart. Default: no bound.
+	Concurrency string `json:"concurrency,omitempty"`
+
 	// Parameters that every pipe gets with a value from the verified session or this config. The client can
 	// neither set nor see them.
 	FixedParams []FixedParam `json:"fixed_params,omitempty"`
@@ -80,7 +85,8 @@ type Handler struct {
 	CORS []string `json:"cors,omitempty"`
 
 	// A path, such as `/tinybird/token`, at which a signed-in client gets a Tinybird token of its own, for all pipes that it may
-	// read, to call Tinybird without this handler. Until such a token expires nothing here can stop it, and its holder can also
+	// read, to call Tinybird without this handler. It has the tenant's name and rate, so pipes with a rate of their own are not in it:
+	// `?pipe=<name>` gives a token for one pipe. Until such a token expires nothing here can stop it, and its holder can also
 	// run SQL over what the pipes return. Default: none.
 	TokenEndpoint string `json:"token_endpoint,omitempty"`
 
@@ -111,8 +117,9 @@ type Handler struct {
 	verifier     *clerk.Verifier // nil: a clerk_auth has to run before
 	credentials  []string        // names of query parameters that may hold a token
 	policy       *tinybird.Policy
-	minter       *tinybird.Minter
+	minter       *pooledMinter
 	limiter      *pooledLimiter
+	held         []func() error // gives back what is shared with other configs
 	forwarder    *forward.Forwarder
 	direct       *wire.Client // the forwarder's own connections; nil: all go by the transport
 	sharing      *sharing     // nil: no pipe has a cache
@@ -123,7 +130,6 @@ type Handler struct {
 	ingest       *ingest.Policy
 	templateKey  []byte // what the tokens of Clerk's template are signed with; nil: none are accepted
 	workspaceID  string
-	workspace    string // the key of the acquired limiter; empty while none is held
 	upstreamHost string
 	notifier     *notifier
 	series       map[string]*pipeSeries
@@ -176,7 +182,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 		return err
 	}
 	x.step(stepAuthorize)
-	rps, err := h.limit(w, r, grant) //nolint:contextcheck // counting is in memory and waits for nothing
+	rps, err := h.limit(w, r, grant.Pipe, &grant.Count) //nolint:contextcheck // counting is in memory and waits for nothing
 	if err != nil {
 		return err
 	}
@@ -193,9 +199,18 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	}
 	h.built(x, question.Dropped)
 
-	if answered, err := h.share(w, r, x, grant, question, token); answered {
+	most, err := allowedPlaces(r, &grant.Count)
+	if err != nil {
 		return err
 	}
+	if answered, err := h.share(w, r, x, asked{grant, question, token, most}); answered {
+		return err
+	}
+	place, err := h.enter(w.Header(), grant.Pipe, grant.Gate, most)
+	if err != nil {
+		return err
+	}
+	defer place.Leave()
 	x.outcome, err = h.forwarder.Forward(r.Context(), w, forward.Request{
 		Method:   question.Method,
 		Path:     question.Path,

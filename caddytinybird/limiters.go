@@ -13,11 +13,13 @@ import (
 // and sites that serve the same workspace count together, as Tinybird does.
 var limiters = caddy.NewUsagePool()
 
-// pooledLimiter is a limiter with the bounds that its users ask for. The largest holds, so that a config which is rejected
-// after it was provisioned, or a site that wants fewer, evicts nothing of the others'.
+// pooledLimiter counts the requests of each tenant over time, and those that are under way. It has the bounds that its users ask
+// for. The largest holds, so that a config which is rejected after it was provisioned, or a site that wants fewer, evicts
+// nothing of the others'.
 type pooledLimiter struct {
 	*ratelimit.Limiter
 
+	gate *ratelimit.Gate
 	told throttle // about tenants that reached their limit
 
 	mu      sync.Mutex
@@ -56,37 +58,24 @@ func (l *pooledLimiter) maxKeys() int {
 	return max(l.largest, ratelimit.MinMaxKeys)
 }
 
-// acquireLimiter takes the limiter of a workspace.
+// acquireLimiter takes the limiter of a workspace. After it was given back, requests of the old config may still be counted by it.
 func (h *Handler) acquireLimiter(workspaceID string, maxKeys int) error {
-	value, _, err := limiters.LoadOrNew(workspaceID, func() (caddy.Destructor, error) {
-		return &pooledLimiter{Limiter: ratelimit.New(ratelimit.Options{MaxKeys: maxKeys}), bounds: make(map[*Handler]int)}, nil
+	l, release, err := acquire(limiters, workspaceID, func() (*pooledLimiter, error) {
+		return &pooledLimiter{
+			Limiter: ratelimit.New(ratelimit.Options{MaxKeys: maxKeys, OnEvict: metrics.evicted.Inc}),
+			gate:    ratelimit.NewGate(),
+			bounds:  make(map[*Handler]int),
+		}, nil
 	})
 	if err != nil {
 		return fmt.Errorf("limiter: %w", err)
 	}
-	h.workspace = workspaceID
-	l, ok := value.(*pooledLimiter)
-	if !ok {
-		return fmt.Errorf("limiter is a %T", value)
-	}
 	l.bound(h, maxKeys, false)
 	h.limiter = l
-	return nil
-}
-
-// releaseLimiter gives it back. Requests of the old config may still be counted by it.
-func (h *Handler) releaseLimiter() error {
-	if h.workspace == "" {
-		return nil
-	}
-	workspace := h.workspace
-	h.workspace = ""
-	if h.limiter != nil {
-		h.limiter.bound(h, 0, true)
-	}
-	if _, err := limiters.Delete(workspace); err != nil {
-		return fmt.Errorf("limiter: %w", err)
-	}
+	h.held = append(h.held, func() error {
+		l.bound(h, 0, true)
+		return release()
+	})
 	return nil
 }
 

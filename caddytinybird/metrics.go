@@ -23,11 +23,13 @@ type collectors struct {
 	refreshes     *series[prometheus.Counter]
 	auth          *series[prometheus.Counter]
 	replaced      prometheus.Counter
+	evicted       prometheus.Counter
 	tokens        *series[prometheus.Counter]
 	eventRows     *series[prometheus.Counter]
 
 	requests *prometheus.CounterVec
 	limited  *prometheus.CounterVec
+	busy     *prometheus.CounterVec
 	dropped  *prometheus.CounterVec
 	upstream *prometheus.HistogramVec
 	cache    *prometheus.CounterVec
@@ -61,6 +63,8 @@ func newCollectors() *collectors {
 		"accepted", "quarantined", "unknown", "refused")
 	c.requests = counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", labelPipe, "code")
 	c.limited = counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", labelPipe)
+	c.busy = counter("tinybird", "concurrency_limited_total", "Requests refused because as many as concurrency allows were under way.", labelPipe)
+	c.evicted = counter("tinybird", "counters_evicted_total", "Counters of tenants that had to go while they still counted something.").WithLabelValues()
 	c.cache = counter("tinybird", "cache_total", "Requests for a pipe with a cache, by result.", labelPipe, "result")
 	c.dropped = counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", labelPipe)
 	c.upstream = prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -52,6 +52,7 @@ type pipeSeries struct {
 	upstream *series[prometheus.Observer] // by class of status
 	cache    *series[prometheus.Counter]  // by result
 	limited  func() prometheus.Counter
+	busy     func() prometheus.Counter
 	dropped  func() prometheus.Counter
 
 	users int // handlers that list the pipe; collectors.mu guards it
@@ -78,6 +79,7 @@ func (c *collectors) pipe(name string) *pipeSeries {
 	p.requests = newSeries(func(code string) prometheus.Counter { return counter(c.requests, code) })
 	p.cache = newSeries(func(result string) prometheus.Counter { return counter(c.cache, result) })
 	p.limited = sync.OnceValue(func() prometheus.Counter { return counter(c.limited) })
+	p.busy = sync.OnceValue(func() prometheus.Counter { return counter(c.busy) })
 	p.dropped = sync.OnceValue(func() prometheus.Counter { return counter(c.dropped) })
 	p.upstream = newSeries(func(class string) prometheus.Observer {
 		p.mu.Lock()
@@ -105,6 +107,7 @@ func (c *collectors) acquirePipes(names []string) map[string]*pipeSeries {
 		p.requests.of("ok")
 		p.upstream.of("2xx")
 		p.limited()
+		p.busy()
 		p.dropped()
 		held[name] = p
 	}
@@ -128,6 +131,7 @@ func (c *collectors) releasePipes(names []string) {
 		of := prometheus.Labels{labelPipe: name}
 		c.requests.DeletePartialMatch(of)
 		c.limited.DeletePartialMatch(of)
+		c.busy.DeletePartialMatch(of)
 		c.dropped.DeletePartialMatch(of)
 		c.upstream.DeletePartialMatch(of)
 		c.cache.DeletePartialMatch(of)

@@ -11,7 +11,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/ratelimit"
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 // The events that are emitted through Caddy's events app.
@@ -113,17 +112,17 @@ func (t *throttle) missed(suppressed int) {
 }
 
 // tellLimited emits the event of a tenant that reached its limit.
-func (h *Handler) tellLimited(grant *tinybird.Grant, result ratelimit.Result) {
+func (h *Handler) tellLimited(pipe, tenant string, result ratelimit.Result) {
 	if !h.notifier.wants(eventRateLimited) {
 		return
 	}
-	suppressed, ok := h.limiter.told.admit(grant.TokenName, time.Now())
+	suppressed, ok := h.limiter.told.admit(tenant, time.Now())
 	if !ok {
 		return
 	}
 	if !h.notifier.emit(eventRateLimited, map[string]any{
-		"tenant":              grant.TokenName,
-		"pipe":                grant.Pipe,
+		"tenant":              tenant,
+		"pipe":                pipe,
 		"workspace_id":        h.workspaceID,
 		"rps":                 result.Limit.RPS,
 		"burst":               result.Limit.Burst,

@@ -113,6 +113,15 @@ func TestP5RatesFailClosed(t *testing.T) {
 		if got.StatusCode != http.StatusForbidden || got.code(t) != "not_allowed" {
 			t.Errorf("%s: status %d, %s", rate, got.StatusCode, got.body)
 		}
+		for _, configure := range []func(*Handler){
+			func(h *Handler) { h.Concurrency = rate },
+			func(h *Handler) { h.Pipes[0].Concurrency = rate },
+		} {
+			got := newEdge(t, stack, configure).get(t, "ada", "/v0/pipes/live_events.json")
+			if got.StatusCode != http.StatusForbidden || got.code(t) != "not_allowed" {
+				t.Errorf("concurrency %s: status %d, %s", rate, got.StatusCode, got.body)
+			}
+		}
 	}
 	if up := stack.API.Requests(); len(up) != 0 {
 		t.Errorf("%d requests went up", len(up))
@@ -128,6 +137,10 @@ func TestP5ConfigsFailClosed(t *testing.T) {
 		"client's rate":        func(h *Handler) { h.RateLimit = &RateLimit{RPS: "{http.request.header.X-Rate}"} },
 		"client's rate, regex": func(h *Handler) { h.RateLimit = &RateLimit{RPS: "{http.regexp.rate.1}"} },
 		"client's rate, pipe":  func(h *Handler) { h.Pipes[0].RateLimit = &RateLimit{RPS: "{http.request.uri.query.rps}"} },
+		"client's bound":       func(h *Handler) { h.Concurrency = "{http.request.header.X-Many}" },
+		"client's bound, pipe": func(h *Handler) { h.Pipes[0].Concurrency = "{http.request.uri.query.many}" },
+		"a bound of nothing":   func(h *Handler) { h.Concurrency = "0" },
+		"a bound of words":     func(h *Handler) { h.Pipes[0].Concurrency = "many" },
 		"client's value":       func(h *Handler) { h.FixedParams[0].Value = "{http.request.uri.query.org}" },
 		"client's token name":  func(h *Handler) { h.Token = &Token{Name: "{http.request.header.X-Name}"} },
 		"no fixed parameter":   func(h *Handler) { h.FixedParams = nil },

@@ -115,6 +115,7 @@ func (h *Handler) provisionPolicy(credentials []string) error {
 	c := tinybird.PolicyConfig{
 		FixedParams:      fixed,
 		RateLimit:        h.RateLimit.spec(),
+		Concurrency:      h.Concurrency,
 		CheckPlaceholder: clerk.CheckPlaceholder,
 		Credentials:      slices.Concat(h.credentials, credentials),
 	}
@@ -123,7 +124,7 @@ func (h *Handler) provisionPolicy(credentials []string) error {
 			return err
 		}
 	}
-	if err := checkRate(h.RateLimit); err != nil {
+	if err := errors.Join(checkRate(h.RateLimit), checkConcurrency(h.Concurrency)); err != nil {
 		return err
 	}
 	for i := range h.Pipes {
@@ -215,11 +216,9 @@ func (h *Handler) provisionTokens(key tinybird.SigningKey, workspace string) err
 		counters = l.Counters
 		h.requests = tinybird.RequestLimits{MaxURL: l.URLSize, MaxBody: l.BodySize}
 	}
-	minter, err := tinybird.NewMinter(o)
-	if err != nil {
+	if err := h.acquireMinter(o); err != nil {
 		return err
 	}
-	h.minter = minter
 	return h.acquireLimiter(workspace, counters)
 }
 
@@ -260,10 +259,11 @@ func (h *Handler) Validate() error {
 func (h *Handler) Cleanup() error {
 	h.delist()
 	h.uncountPipes()
-	errs := []error{h.releaseLimiter()}
-	if h.minter != nil {
-		h.minter.Close()
+	var errs []error
+	for _, release := range h.held {
+		errs = append(errs, release())
 	}
+	h.held = nil
 	if h.direct != nil {
 		h.direct.Close()
 	}

@@ -92,9 +92,18 @@ func (s *sharing) close() {
 	}
 }
 
+// asked is a question that may go to Tinybird.
+type asked struct {
+	grant    *tinybird.Grant
+	question tinybird.Question
+	token    string
+	places   int // how many the tenant may have under way; 0: any number
+}
+
 // share answers the request with an answer that others have, too. It reports false if the request has to be forwarded by itself.
 // The tenant was authorized and counted before.
-func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, grant *tinybird.Grant, question tinybird.Question, token string) (answered bool, err error) {
+func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a asked) (answered bool, err error) {
+	grant, question := a.grant, a.question
 	if h.sharing == nil || h.sharing.ttl[grant.Pipe] == 0 {
 		return false, nil
 	}
@@ -110,13 +119,18 @@ func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, gra
 		RawQuery: question.RawQuery,
 		Body:     question.Body,
 		Client:   sharedHeader(r.Header, key.Encoding),
-		Token:    token,
+		Token:    a.token,
 	}
 	out, err := h.sharing.store.Serve(r.Context(), w, share.Request{
 		Key:    key,
 		TTL:    h.sharing.ttl[grant.Pipe],
 		Client: r.Header,
 		Fetch: func(ctx context.Context, w http.ResponseWriter) (forward.Outcome, error) {
+			place, err := h.enter(w.Header(), grant.Pipe, grant.Gate, a.places)
+			if err != nil {
+				return forward.Outcome{}, err
+			}
+			defer place.Leave()
 			return h.forwarder.Forward(ownContext(ctx), w, up)
 		},
 		Refreshed: func(out forward.Outcome, err error) { h.refreshed(grant.Pipe, out, err) },

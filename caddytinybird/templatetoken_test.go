@@ -315,3 +315,30 @@ func TestTemplateTokenAfterClerkAuth(t *testing.T) {
 		show(r)
 	}), "globex")
 }
+
+// TestTemplateTokenCountsForItsTenant: while both kinds of token work, an organization has one rate, however its users come.
+func TestTemplateTokenCountsForItsTenant(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	e := newEdge(t, stack, func(h *Handler) {
+		acceptTemplates(h)
+		h.RateLimit = &RateLimit{RPS: "1", Burst: 4}
+	})
+	begin := time.Now()
+	for n := range 8 {
+		if n%2 == 0 {
+			e.get(t, "ada", "/v0/pipes/live_events.json")
+			continue
+		}
+		e.show(t, templateToken(t, stack, claims{"sub": "user_" + string(rune('a'+n))}), "/v0/pipes/live_events.json")
+	}
+	up := stack.API.Requests()
+	if most := 4 + int(time.Since(begin).Seconds()) + 1; len(up) > most || len(up) < 4 {
+		t.Errorf("%d requests were let through, the burst is 4", len(up))
+	}
+	for _, r := range up {
+		if name, rps := nameAndRate(r); name != devstack.AcmeID || rps != "1" {
+			t.Errorf("counted under %s at %s", name, rps)
+		}
+	}
+}

@@ -21,7 +21,7 @@ const tokenPipe = "_token"
 
 // clientToken is the answer of the token endpoint.
 type clientToken struct {
-	// A Tinybird token for all pipes that the user may read, each fixed to the user's own values.
+	// A Tinybird token for the pipes that were asked for and that the user may read, each fixed to the user's own values.
 	Token string `json:"token"`
 
 	// When it expires, in UTC (RFC 3339).
@@ -32,7 +32,7 @@ type clientToken struct {
 }
 
 // serveToken hands a signed-in client a Tinybird token of its own. It is for clients that have to call Tinybird themselves: no
-// limit, filter or log of the edge stands between them.
+// filter or log of the edge stands between them, and of the limits only Tinybird's.
 func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange) error {
 	x.pipe = tokenPipe
 	if r.Method != http.MethodGet && r.Method != http.MethodPost {
@@ -44,18 +44,24 @@ func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange
 		return err
 	}
 	x.step(stepIdentify)
-	set, err := h.policy.AuthorizeAll(x.identity)
+	pipe, err := askedPipe(r)
+	if err != nil {
+		return err
+	}
+	set, err := h.readable(pipe, x)
 	if err != nil {
 		return err
 	}
 	x.step(stepAuthorize)
-	if _, err := h.limit(w, r, &tinybird.Grant{Pipe: tokenPipe, TokenName: set.TokenName, Rate: set.Rate}); err != nil {
+	if _, err := h.limit(w, r, tokenPipe, &set.Asking); err != nil {
 		return err
 	}
 	x.step(stepLimit)
-	rps, err := smallestRate(r, set.Grants)
-	if err != nil {
-		return err
+	rps := 0
+	if set.Rate != nil {
+		if rps, err = allowedRate(r, set.Rate); err != nil {
+			return err
+		}
 	}
 	token, expires, cached, err := h.minter.MintAll(set, rps)
 	if err != nil {
@@ -65,23 +71,24 @@ func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange
 	return writeJSON(w, http.StatusOK, clientToken{Token: token, ExpiresAt: expires.UTC(), API: h.api})
 }
 
-// smallestRate is the rate that Tinybird holds a token to which reads several pipes. A token has one rate, so that
-// none of the pipes' own can be exceeded with it, it is the smallest of them; 0 if none of them has any.
-func smallestRate(r *http.Request, grants []*tinybird.Grant) (int, error) {
-	smallest := 0
-	for _, g := range grants {
-		if g.Rate == nil {
-			continue
-		}
-		rps, err := allowedRate(r, g.Rate)
-		if err != nil {
-			return 0, err
-		}
-		if smallest == 0 || rps < smallest {
-			smallest = rps
-		}
+// askedPipe is the one pipe that a token is asked for with ?pipe=, or "" for all. Nothing else in the query means anything here.
+func askedPipe(r *http.Request) (string, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	pipes, asked := query["pipe"]
+	if err != nil || len(pipes) > 1 || asked && pipes[0] == "" {
+		return "", apierr.New(http.StatusBadRequest, apierr.BadQuery, "The query is not understood. A token for one pipe is asked for with ?pipe=<name>.").Wrap(err)
 	}
-	return smallest, nil
+	return query.Get("pipe"), nil
+}
+
+// readable is what a token for the pipe, or without one for all that share the tenant's rate, may read. A token has one name and one
+// rate at Tinybird. So that its holder has no second rate for a pipe beside the one here, it has the name and the rate that
+// the tokens have which are minted for requests through the edge.
+func (h *Handler) readable(pipe string, x *exchange) (*tinybird.GrantSet, error) {
+	if pipe == "" {
+		return h.policy.AuthorizeAll(x.identity)
+	}
+	return h.policy.AuthorizeAlone(pipe, x.identity)
 }
 
 // writeJSON answers with an answer of the edge's own, which is for one client.

@@ -228,36 +228,137 @@ func TestTokenEndpointFromAnotherSite(t *testing.T) {
 	}
 }
 
-// TestTokenEndpointIsCounted: asking for tokens counts against the tenant's rate, and the token carries the smallest rate of
-// its pipes, so that none of them can be exceeded with it.
+// TestTokenEndpointIsCounted: asking for tokens counts against the tenant's rate, whatever they are for, and the token carries that
+// rate under the tenant's name.
 func TestTokenEndpointIsCounted(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
 	e := newEdge(t, stack, func(h *Handler) {
 		withTokenEndpoint(h)
-		h.RateLimit = &RateLimit{RPS: "5", Burst: 2}
+		h.RateLimit = &RateLimit{RPS: "1", Burst: 3}
 		h.Pipes[1].RateLimit = &RateLimit{RPS: "3"}
 	})
 	out := e.get(t, "ada", endpoint).handed(t)
 	e.direct(t, out.Token, "/v0/pipes/live_events.json", "")
-	limits, _ := stack.API.Requests()[0].Claims["limits"].(map[string]any)
-	if rps, _ := limits["rps"].(json.Number); rps != "3" {
-		t.Errorf("limits %v", limits)
+	if name, rps := nameAndRate(stack.API.Requests()[0]); rps != "1" || name != devstack.AcmeID {
+		t.Errorf("counted under %s at %s", name, rps)
 	}
+	e.get(t, "ada", endpoint+"?pipe=my_activity").handed(t)
 	e.get(t, "ada", "/v0/pipes/live_events.json") // counts for the same tenant
 	got := e.get(t, "ben", endpoint)              // of the same organization
-	if got.StatusCode != http.StatusTooManyRequests || got.code(t) != "rate_limited" || got.Header.Get("Retry-After") == "" {
+	if got.StatusCode != http.StatusTooManyRequests || got.code(t) != "rate_limited" || got.Header.Get("Retry-After") != "1" {
 		t.Errorf("%d %s, %v", got.StatusCode, got.body, got.Header)
 	}
 	e.get(t, "cleo", endpoint).handed(t)
 
 	// A rate that does not resolve is never no rate.
-	e = newEdge(t, stack, func(h *Handler) {
+	for _, configure := range []func(*Handler){
+		func(h *Handler) { h.RateLimit = &RateLimit{RPS: "{nowhere}"} },
+		func(h *Handler) { h.Pipes[1].RateLimit = &RateLimit{RPS: "{nowhere}"} },
+	} {
+		e = newEdge(t, stack, func(h *Handler) {
+			withTokenEndpoint(h)
+			configure(h)
+		})
+		if got := e.get(t, "ada", endpoint+"?pipe=my_activity"); got.StatusCode != http.StatusForbidden || got.code(t) != "not_allowed" {
+			t.Errorf("%d %s", got.StatusCode, got.body)
+		}
+	}
+}
+
+// nameAndRate is what Tinybird counts a request under, and at which rate.
+func nameAndRate(up devstack.Recorded) (name, rps string) {
+	name, _ = up.Claims["name"].(string)
+	limits, _ := up.Claims["limits"].(map[string]any)
+	n, _ := limits["rps"].(json.Number)
+	return name, n.String()
+}
+
+// TestTokenEndpointForOnePipe: a pipe with a rate of its own is in no token but its own, which has that rate.
+func TestTokenEndpointForOnePipe(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	e := newEdge(t, stack, func(h *Handler) {
 		withTokenEndpoint(h)
-		h.Pipes[1].RateLimit = &RateLimit{RPS: "{nowhere}"}
+		h.Pipes[1].RateLimit = &RateLimit{RPS: "3"}
 	})
-	if got := e.get(t, "ada", endpoint); got.StatusCode != http.StatusForbidden || got.code(t) != "not_allowed" {
-		t.Errorf("%d %s", got.StatusCode, got.body)
+	all := e.get(t, "ada", endpoint).handed(t)
+	if got := e.direct(t, all.Token, "/v0/pipes/my_activity.json", ""); got.StatusCode != http.StatusForbidden {
+		t.Errorf("the token for all pipes reads one with a rate of its own: %d", got.StatusCode)
+	}
+	if pipes := e.scopesOf(t); slices.Contains(pipes, "my_activity") || len(pipes) != 7 {
+		t.Errorf("scopes %v", pipes)
+	}
+	for pipe, want := range map[string][2]string{"my_activity": {devstack.AcmeID + ":my_activity", "3"}, "live_events": {devstack.AcmeID, ""}} {
+		alone := e.get(t, "ada", endpoint+"?pipe="+pipe+"&token=x").handed(t)
+		if got := e.direct(t, alone.Token, "/v0/pipes/"+pipe+".json", ""); got.StatusCode != http.StatusOK || len(got.rows(t)) == 0 {
+			t.Errorf("%s: %d", pipe, got.StatusCode)
+		}
+		up := stack.API.Requests()
+		name, rps := nameAndRate(up[len(up)-1])
+		if pipes := e.scopesOf(t); len(pipes) != 1 || pipes[0] != pipe || name != want[0] || rps != want[1] {
+			t.Errorf("%s: scopes %v, counted under %s at %q", pipe, pipes, name, rps)
+		}
+		if got := e.direct(t, alone.Token, "/v0/pipes/top_pages.json", ""); got.StatusCode != http.StatusForbidden {
+			t.Errorf("%s: it reads another pipe: %d", pipe, got.StatusCode)
+		}
+	}
+	for query, want := range map[string]struct {
+		status int
+		code   string
+	}{
+		"pipe=nowhere":                 {404, "not_found"},
+		"pipe=t_live0events":           {404, "not_found"},
+		"pipe=Live_Events":             {404, "not_found"},
+		"pipe=for_admins":              {403, "not_allowed"},
+		"pipe=":                        {400, "bad_query"},
+		"pipe":                         {400, "bad_query"},
+		"pipe=live_events&pipe=x":      {400, "bad_query"},
+		"pipe=live_events;pipe=x":      {400, "bad_query"},
+		"pipe=%zz":                     {400, "bad_query"},
+		"pipe=live_events%00":          {404, "not_found"},
+		"pipe=live_events,my_activity": {404, "not_found"},
+	} {
+		if got := e.get(t, "ada", endpoint+"?"+query); got.StatusCode != want.status || got.code(t) != want.code {
+			t.Errorf("%s: %d %s", query, got.StatusCode, got.body)
+		}
+	}
+	e = newEdge(t, stack, func(h *Handler) {
+		h.TokenEndpoint = endpoint
+		for i := range h.Pipes {
+			h.Pipes[i].RateLimit = &RateLimit{RPS: "3"}
+		}
+	})
+	if got := e.get(t, "ada", endpoint); got.StatusCode != http.StatusBadRequest || got.code(t) != "bad_query" || !strings.Contains(string(got.body), "?pipe=") {
+		t.Errorf("each apart: %d %s", got.StatusCode, got.body)
+	}
+}
+
+// Attack: a pipe with a rate of its own is read through the edge and, with a token of the endpoint, at Tinybird, to have its rate
+// twice.
+func TestAttackTwoRatesForOnePipe(t *testing.T) {
+	t.Parallel()
+	begin := time.Now()
+	stack := newStack(t, devstack.Options{API: devstack.APIOptions{Now: func() time.Time { return begin }}})
+	e := newEdge(t, stack, func(h *Handler) {
+		withTokenEndpoint(h)
+		h.Pipes[1].RateLimit = &RateLimit{RPS: "4", Burst: 1000}
+	})
+	answered := 0
+	tokens := []string{e.get(t, "ada", endpoint).handed(t).Token, e.get(t, "ada", endpoint+"?pipe=my_activity").handed(t).Token}
+	for range 5 {
+		for _, got := range []reply{
+			e.get(t, "ada", "/v0/pipes/my_activity.json"),
+			e.direct(t, tokens[0], "/v0/pipes/my_activity.json", ""),
+			e.direct(t, tokens[1], "/v0/pipes/my_activity.json", ""),
+		} {
+			if got.StatusCode == http.StatusOK {
+				answered++
+			}
+		}
+	}
+	if answered != 4 {
+		t.Errorf("%d requests of a second were answered, the rate is 4", answered)
 	}
 }
 

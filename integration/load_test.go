@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
 
 // load is traffic on kept connections from several clients at once. Every attempt has a number that the edge's access
@@ -41,7 +43,7 @@ func startLoad(t *testing.T, e *edge, clients int) *load {
 	t.Helper()
 	l := &load{e: e, users: []string{"ada", "cleo"}, halt: make(chan struct{})}
 	for _, user := range l.users {
-		l.tokens = append(l.tokens, e.token(t, user))
+		l.tokens = append(l.tokens, e.token(t, user, devstack.Lifetime(time.Hour)))
 	}
 	for n := range clients {
 		l.done.Go(func() { l.client(n) })
@@ -125,6 +127,11 @@ func (c *client) close() {
 
 func (c *client) get(host, target, token string) (reply, error) {
 	_ = c.conn.SetDeadline(time.Now().Add(patience))
+	return c.wait(host, target, token)
+}
+
+// wait is get for an answer that may take longer.
+func (c *client) wait(host, target, token string) (reply, error) {
 	_, werr := fmt.Fprintf(c.conn, "GET %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n\r\n", target, host, token)
 	if _, err := c.r.Peek(1); err != nil {
 		if late := net.Error(nil); errors.As(err, &late) && late.Timeout() {

@@ -193,6 +193,9 @@ func (p *process) ask(t *testing.T, method, path, contentType, body string) (sta
 	r.Close = true
 	c := &http.Client{Timeout: patience}
 	resp, err := c.Do(r)
+	for ; errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF); resp, err = c.Do(r) { // the endpoint moved before Caddy had read it
+		r.Body = io.NopCloser(strings.NewReader(body))
+	}
 	if err != nil {
 		t.Fatalf("admin %s: %v\n%s", path, err, p.log.tail())
 	}

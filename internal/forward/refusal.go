@@ -125,13 +125,13 @@ func showable(status int) bool {
 }
 
 // setLimits says how long to wait after Tinybird's own limit refused the request. h is what the edge has
-// already said about its limit; what Tinybird says replaces it, for it is Tinybird that refused.
+// already said about its limit. It is Tinybird that refused, so what it says takes the place of that: a client that read how
+// much is left at the edge would come back at once. The wait is the longer one. That of the edge's rate is not in h for a
+// request that was let through, and needs not be: a rate is at least one request a second.
 func setLimits(e *apierr.Error, h, upstream http.Header) {
-	if hasRateLimit(upstream) {
-		for name := range h {
-			if isRateLimit(name) {
-				delete(h, name)
-			}
+	for name := range h {
+		if isRateLimit(name) {
+			delete(h, name)
 		}
 	}
 	if e.Header == nil {

@@ -250,10 +250,10 @@ func TestLimitsOfA429(t *testing.T) {
 			map[string]string{"X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "9", "RateLimit": "", "RateLimit-Policy": "", "Retry-After": "3"},
 		},
 		{
-			"the edge's stay if there are no others",
-			map[string]string{"X-RateLimit-Limit": "5"},
+			"the edge's, by which there is more left, go in any case",
+			map[string]string{"X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "4", "RateLimit": "r=4"},
 			map[string]string{"Retry-After": "3"},
-			map[string]string{"X-RateLimit-Limit": "5", "Retry-After": "3"},
+			map[string]string{"X-RateLimit-Limit": "", "X-RateLimit-Remaining": "", "RateLimit": "", "Retry-After": "3"},
 		},
 		{"the larger wait: the edge's", map[string]string{"Retry-After": "8"}, map[string]string{"Retry-After": "3"}, map[string]string{"Retry-After": "8"}},
 		{"the larger wait: Tinybird's", map[string]string{"Retry-After": "2"}, map[string]string{"Retry-After": "3"}, map[string]string{"Retry-After": "3"}},

@@ -41,6 +41,23 @@ func (r Result) SetHeaders(h http.Header) {
 	}
 }
 
+// SetBusyHeaders puts on h that a request was turned away because most others of its key are under way, in the fields that
+// SetHeaders uses, so that a client needs to know one kind of 429. When a place will be free nobody knows: a second is what
+// the smallest Retry-After can say.
+func SetBusyHeaders(h http.Header, most int) {
+	limit := strconv.Itoa(most)
+	policy := `"concurrency";q=` + limit + `;qu="concurrent-requests"`
+	if rate := h.Get("Ratelimit-Policy"); rate != "" {
+		policy = rate + ", " + policy
+	}
+	h.Set("Ratelimit-Policy", policy)
+	h.Set("Ratelimit", `"concurrency";r=0;t=1`)
+	h.Set("X-Ratelimit-Limit", limit)
+	h.Set("X-Ratelimit-Remaining", "0")
+	h.Set("X-Ratelimit-Reset", "1")
+	h.Set("Retry-After", "1")
+}
+
 // seconds rounds d up to whole seconds.
 func seconds(d time.Duration) int64 {
 	return int64((d + time.Second - 1) / time.Second)

@@ -53,11 +53,12 @@ func (m *meter) GetWithTime(_ context.Context, key string) (int64, time.Time, er
 		return -1, now, nil
 	}
 	c := &m.shard.slots[i]
-	if m.interval < c.interval {
-		if debt := c.tat - m.shard.clock; debt > 0 {
-			c.tat = m.shard.clock + scale(debt, m.interval, c.interval)
+	if own := time.Duration(c.interval); m.interval < own {
+		tat := c.tat
+		if debt := tat - m.shard.clock; debt > 0 {
+			tat = m.shard.clock + scale(debt, m.interval, own)
 		}
-		c.interval = m.interval
+		m.shard.set(i, tat, m.interval)
 	}
 	return m.view(c), now, nil
 }
@@ -78,11 +79,10 @@ func (m *meter) CompareAndSwapWithTTL(_ context.Context, key string, from, to in
 	if !ok {
 		return false, nil
 	}
-	c := &m.shard.slots[i]
-	if m.view(c) != from {
+	if m.view(&m.shard.slots[i]) != from {
 		return false, nil
 	}
-	c.tat, c.interval = to, m.interval
+	m.shard.set(i, to, m.interval)
 	return true, nil
 }
 
@@ -90,14 +90,14 @@ func (m *meter) CompareAndSwapWithTTL(_ context.Context, key string, from, to in
 // below the burst takes this limit's interval; those beyond it, which keep the next one out, still run out
 // at the counter's own pace, and the wait that is announced has to be the true one.
 func (m *meter) view(c *slot) int64 {
-	debt := c.tat - m.shard.clock
-	if m.interval <= c.interval || debt <= 0 {
+	debt, own := c.tat-m.shard.clock, time.Duration(c.interval)
+	if m.interval <= own || debt <= 0 {
 		return c.tat
 	}
-	if full := (m.burst - 1) * int64(c.interval); debt > full {
+	if full := (m.burst - 1) * int64(own); debt > full {
 		return m.shard.clock + (m.burst-1)*int64(m.interval) + debt - full
 	}
-	return m.shard.clock + scale(debt, m.interval, c.interval)
+	return m.shard.clock + scale(debt, m.interval, own)
 }
 
 // scale returns d*num/den, rounded up; the result must fit. d is not negative, num and den are positive.

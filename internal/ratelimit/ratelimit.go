@@ -46,6 +46,8 @@ type Options struct {
 	// Now is the clock; nil means time.Now, whose monotonic reading is used, so that setting the machine's
 	// clock changes nothing.
 	Now func() time.Time
+	// OnEvict is told of each counter that went while it was live, see Evicted. It must return at once. Nil: nobody is.
+	OnEvict func()
 }
 
 // Limit is a rate and what it allows at once.
@@ -78,7 +80,7 @@ func New(o Options) *Limiter {
 	}
 	start := l.now()
 	for i := range l.shards {
-		l.shards[i].init(start)
+		l.shards[i].init(start, o.OnEvict)
 	}
 	l.SetMaxKeys(o.MaxKeys)
 	return l
@@ -96,12 +98,7 @@ func (l *Limiter) Allow(key string, lim Limit) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if len(key) > maxKeySize {
-		// A long key must not be a way to buy more memory than one counter's.
-		sum := sha256.Sum256([]byte(key))
-		key = string(sum[:])
-	}
-
+	key = bounded(key)
 	s := &l.shards[maphash.String(l.seed, key)%shardCount]
 	// The lock is held for the whole decision, not only for each access to the store: the algorithm's
 	// compare-and-swap then never fails, however many callers share a key.
@@ -160,6 +157,15 @@ func (l *Limiter) Evicted() uint64 {
 		total += n
 	}
 	return total
+}
+
+// bounded returns a key that is not long. A long key must not be a way to buy more memory than one counter's.
+func bounded(key string) string {
+	if len(key) <= maxKeySize {
+		return key
+	}
+	sum := sha256.Sum256([]byte(key))
+	return string(sum[:])
 }
 
 func (l Limit) checked() (Limit, error) {

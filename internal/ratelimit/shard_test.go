@@ -19,6 +19,12 @@ func checkShards(t *testing.T, l *Limiter) {
 			if s.index[c.key] != uint32(at) {
 				t.Fatalf("shard %d: %q is at %d, the index says %d", i, c.key, at, s.index[c.key])
 			}
+			if s.order[c.rank] != uint32(at) {
+				t.Fatalf("shard %d: %q is at %d, the order has %d there", i, c.key, at, s.order[c.rank])
+			}
+			if parent := (int(c.rank) - 1) / 2; c.rank > 0 && s.Less(int(c.rank), parent) {
+				t.Fatalf("shard %d: %q runs out before what comes before it", i, c.key)
+			}
 		}
 	}
 }
@@ -213,31 +219,40 @@ func TestMeterIsAStore(t *testing.T) {
 func shardOf(t *testing.T, tats ...int64) *shard {
 	t.Helper()
 	s := new(shard)
-	s.init(epoch)
-	s.clock = 1000
+	s.init(epoch, nil)
 	s.max = len(tats)
 	for i, tat := range tats {
-		s.index[fmt.Sprint(i)] = uint32(i)
-		s.slots = append(s.slots, slot{key: fmt.Sprint(i), tat: tat, interval: time.Second})
+		s.add(fmt.Sprint(i), tat, time.Second)
 	}
+	s.clock = 1000
 	return s
 }
 
+// Wherever a counter that has run out is among thousands of live ones, it is the one that goes, and only then is anything
+// lost. What is lost is what says least.
 func TestOnlyLiveCountersCountAsEvicted(t *testing.T) {
 	t.Parallel()
-	tats := make([]int64, 300)
-	for i := range tats {
-		tats[i] = 2000
-	}
-	tats[sweepStep+evictSample+3] = 999 // beyond what the sweep reaches, within what is looked at to evict
-	s := shardOf(t, tats...)
-	s.add("new", 2000, time.Second)
-	if s.evicted != 0 {
-		t.Errorf("%d evicted: the one that went had run out", s.evicted)
-	}
-	s.add("newer", 2000, time.Second)
-	if s.evicted != 1 || len(s.slots) != 300 {
-		t.Errorf("%d evicted, %d kept, want 1 and 300", s.evicted, len(s.slots))
+	for _, at := range []int{0, 1, 1500, 2999} {
+		tats := make([]int64, 3000)
+		for i := range tats {
+			tats[i] = 2000 + int64(i)
+		}
+		tats[at] = 999
+		s := shardOf(t, tats...)
+		told := 0
+		s.onEvict = func() { told++ }
+		s.add("new", 9000, time.Second)
+		if _, kept := s.index[fmt.Sprint(at)]; kept || s.evicted != 0 || len(s.slots) != 3000 {
+			t.Errorf("%d: %d evicted, %d kept; the one that should go had run out", at, s.evicted, len(s.slots))
+		}
+		s.add("newer", 9000, time.Second)
+		least := "0"
+		if at == 0 {
+			least = "1"
+		}
+		if _, kept := s.index[least]; kept || s.evicted != 1 || told != 1 || len(s.slots) != 3000 {
+			t.Errorf("%d: %d evicted, %d told, %d kept, want 1, 1 and 3000, and not %s", at, s.evicted, told, len(s.slots), least)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package tinybird
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -29,11 +30,12 @@ type Subject interface {
 // Grant is what one identity may ask: one pipe, in one format, fixed to its own values.
 // It is read-only: Rate belongs to the policy.
 type Grant struct {
+	Count
+
 	Pipe      string       // the policy's own string, not the client's
 	Format    string       // the policy's own string, not the client's
-	TokenName string       // what requests are counted under; ends in ":<pipe>" for a pipe with a rate of its own
+	TokenName string       // what Tinybird counts requests under; ends in ":<pipe>" for a pipe with a rate of its own
 	Fixed     []FixedValue // sorted by name; empty only for an unrestricted pipe
-	Rate      *RateSpec    // nil: no limit
 
 	path     string              // of the pipe in the format
 	params   map[string]struct{} // client parameters let through; nil: all but the reserved and fixed
@@ -59,49 +61,84 @@ func (p *Policy) Authorize(pipe, format string, s Subject) (*Grant, error) {
 		return nil, refused
 	}
 	g.Format, g.path = own, path
-	name, err := p.name(s)
+	return p.counted(g, pol, s)
+}
+
+// counted returns the grant with what requests under it are counted under.
+func (p *Policy) counted(g *Grant, pol *pipe, s Subject) (*Grant, error) {
+	tenant, err := p.tenant(s)
 	if err != nil {
 		return nil, tenantMissing(fmt.Errorf("pipe %s: token name: %w", pol.name, err))
 	}
-	g.TokenName = name
-	if pol.ownRate {
-		g.TokenName = name + ":" + pol.name
-	}
+	g.Count, g.TokenName = p.count(tenant, pol), p.nameAtTinybird(tenant, pol)
 	return g, nil
 }
 
-// GrantSet is all that one identity may read.
+// GrantSet is what one identity may read with one token.
 type GrantSet struct {
-	TokenName string    // what requests are counted under
+	TokenName string    // what Tinybird counts requests under
 	Grants    []*Grant  // sorted by pipe; never empty
-	Rate      *RateSpec // the shared one; nil: none
+	Rate      *RateSpec // that of each of the grants; nil: none
+	Asking    Count     // what asking for the token counts under
 }
 
-// AuthorizeAll finds out which of the listed pipes s may read, in whatever format. Those that it may not are left out. The
-// error is always an *apierr.Error: if nothing is left, 403 tenant_missing when a fixed parameter without a value was among
-// the reasons, else 403 not_allowed.
+// errEachApart is why there is no token for all pipes.
+var errEachApart = errors.New("each pipe that may be read has a rate of its own")
+
+// AuthorizeAll finds out which of the listed pipes s may read, in whatever format. Those that it may not are left out, and so
+// are those with a rate of their own: a token has one name and one rate, so they need tokens of their own, see AuthorizeAlone.
+// The error is always an *apierr.Error: if nothing is left, 400 bad_query when it is for that reason alone; 403
+// tenant_missing when a fixed parameter without a value was among the reasons, else 403 not_allowed.
 func (p *Policy) AuthorizeAll(s Subject) (*GrantSet, error) {
 	set := &GrantSet{Rate: p.rate}
 	var refused *apierr.Error
+	apart := false
 	for _, name := range p.Pipes() {
 		g, why := p.pipes[name].grant(s)
-		if why == nil {
+		switch {
+		case why == nil && p.pipes[name].ownRate:
+			apart = true
+		case why == nil:
 			set.Grants = append(set.Grants, g)
-			continue
-		}
-		if refused == nil || why.Code == apierr.TenantMissing {
+		case refused == nil || why.Code == apierr.TenantMissing:
 			refused = why
 		}
 	}
 	if len(set.Grants) == 0 {
-		if refused == nil {
+		switch {
+		case apart:
+			return nil, apierr.New(http.StatusBadRequest, apierr.BadQuery,
+				"Each pipe has a token of its own here. Say which one you want, as in ?pipe=<name>.").Wrap(errEachApart)
+		case refused != nil:
+			return nil, refused
+		default:
 			return nil, apierr.NoEndpoint()
 		}
+	}
+	return p.countSet(set, nil, s)
+}
+
+// AuthorizeAlone decides whether s may read the one pipe, in whatever format, as Authorize does.
+func (p *Policy) AuthorizeAlone(pipe string, s Subject) (*GrantSet, error) {
+	pol, ok := p.pipes[pipe]
+	if !ok {
+		return nil, apierr.NoEndpoint()
+	}
+	g, refused := pol.grant(s)
+	if refused != nil {
 		return nil, refused
 	}
-	var err error
-	set.TokenName, err = p.TokenName(s)
-	return set, err
+	return p.countSet(&GrantSet{Rate: pol.rate, Grants: []*Grant{g}}, pol, s)
+}
+
+// countSet settles what a set is counted under.
+func (p *Policy) countSet(set *GrantSet, pol *pipe, s Subject) (*GrantSet, error) {
+	tenant, err := p.tenant(s)
+	if err != nil {
+		return nil, tenantMissing(fmt.Errorf("token name: %w", err))
+	}
+	set.TokenName, set.Asking = p.nameAtTinybird(tenant, pol), p.count(tenant, nil)
+	return set, nil
 }
 
 // grant decides whether s may read the pipe, and to what it is fixed.
@@ -113,7 +150,8 @@ func (p *pipe) grant(s Subject) (*Grant, *apierr.Error) {
 				Wrap(fmt.Errorf("pipe %s: require %s %s does not hold", p.name, r.Kind, strings.Join(r.Values, " ")))
 		}
 	}
-	g := &Grant{Pipe: p.name, Rate: p.rate, params: p.params, withheld: p.withheld}
+	g := &Grant{Pipe: p.name, params: p.params, withheld: p.withheld}
+	g.Rate = p.rate
 	switch n := len(p.fixed); {
 	case n > len(g.room):
 		g.Fixed = make([]FixedValue, n)
@@ -137,34 +175,6 @@ func (p *pipe) format(format string) (own, path string, ok bool) {
 		return "", "", false
 	}
 	return p.formats[i], p.paths[i], true
-}
-
-// TokenName returns what the identity's requests are counted under, without the name of a pipe. The error is an
-// *apierr.Error: 403 tenant_missing.
-func (p *Policy) TokenName(s Subject) (string, error) {
-	name, err := p.name(s)
-	if err != nil {
-		return "", tenantMissing(fmt.Errorf("token name: %w", err))
-	}
-	return name, nil
-}
-
-// name returns what the identity's requests are counted under. It is never empty: requests without a name
-// would share one counter, or none.
-func (p *Policy) name(s Subject) (string, error) {
-	if len(p.tokenName.parts) > 0 {
-		if name, err := p.tokenName.Resolve(s.Lookup); err == nil {
-			return name, nil
-		}
-	}
-	for _, placeholder := range [...]string{orgID, userID} {
-		if v, ok := s.Lookup(placeholder); ok {
-			if name, err := scalarText(v); err == nil {
-				return name, nil
-			}
-		}
-	}
-	return "", errNoValue
 }
 
 func tenantMissing(cause error) *apierr.Error {

@@ -2,6 +2,7 @@ package tinybird
 
 import (
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -13,15 +14,16 @@ func allConfig() PolicyConfig {
 	c := tenantConfig()
 	c.RateLimit = &RateSpec{RPS: "50"}
 	c.Pipes = append(c.Pipes,
+		PipeConfig{Names: []string{"b_second"}, Concurrency: "3"},
 		PipeConfig{Names: []string{"admins"}, Require: []Requirement{{Kind: KindRole, Values: []string{"org:admin"}}}},
 		PipeConfig{Names: []string{"team"}, FixedParams: []FixedParam{{Name: "team", Value: "{clerk.claims.nowhere}"}}},
-		PipeConfig{Names: []string{"slow", "a_first"}, RateLimit: &RateSpec{RPS: "2"}},
+		PipeConfig{Names: []string{"slow", "z_last"}, RateLimit: &RateSpec{RPS: "2"}},
 	)
 	return c
 }
 
-// TestAuthorizeAll: one grant for each pipe that may be read, in order, fixed as Authorize fixes it; and under the tenant's own
-// name, though some pipes are counted apart.
+// TestAuthorizeAll: one grant for each pipe that may be read at the shared rate, in order, fixed as Authorize fixes it, under the
+// tenant's own name. Those with a rate of their own are left out: no token may be worth more than one rate.
 func TestAuthorizeAll(t *testing.T) {
 	t.Parallel()
 	p := newPolicy(t, allConfig())
@@ -36,26 +38,62 @@ func TestAuthorizeAll(t *testing.T) {
 			t.Errorf("%s: fixed %v", g.Pipe, g.Fixed)
 		}
 	}
-	if got := strings.Join(pipes, " "); got != "a_first slow top_pages" {
+	if got := strings.Join(pipes, " "); got != "b_second top_pages" {
 		t.Errorf("pipes %s", got)
 	}
-	if set.TokenName != "org_acme" || set.Rate == nil || set.Rate.RPS != "50" {
-		t.Errorf("counted under %s at %v", set.TokenName, set.Rate)
+	if set.TokenName != "org_acme" || set.Rate == nil || set.Rate.RPS != "50" || set.Asking.Counter != "org_acme" || set.Asking.Rate != set.Rate {
+		t.Errorf("counted under %s at %v, asking under %+v", set.TokenName, set.Rate, set.Asking)
 	}
 }
 
-// TestAuthorizeAllOfNothing: with nothing to read the code says whether a missing value had a part in it.
+// TestAuthorizeAlone: a pipe with a rate of its own has a token of its own, with the name and the rate that requests
+// through the edge have, so that Tinybird counts both together.
+func TestAuthorizeAlone(t *testing.T) {
+	t.Parallel()
+	p := newPolicy(t, allConfig())
+	for _, pipe := range []string{"slow", "top_pages"} {
+		set, err := p.AuthorizeAlone(pipe, acme())
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := p.Authorize(pipe, "json", acme())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if set.TokenName != g.TokenName || set.Rate != g.Rate || len(set.Grants) != 1 || set.Grants[0].Pipe != pipe ||
+			!reflect.DeepEqual(set.Grants[0].Fixed, g.Fixed) || set.Asking.Counter != "org_acme" || set.Asking.Rate.RPS != "50" {
+			t.Errorf("%s: %+v, through the edge %+v", pipe, set, g)
+		}
+	}
+	_, err := p.AuthorizeAlone("nowhere", acme())
+	wantRefusal(t, err, http.StatusNotFound, apierr.NotFound)
+	_, err = p.AuthorizeAlone("admins", acme())
+	wantRefusal(t, err, http.StatusForbidden, apierr.NotAllowed)
+	_, err = p.AuthorizeAlone("team", acme())
+	wantRefusal(t, err, http.StatusForbidden, apierr.TenantMissing)
+	_, err = newPolicy(t, PolicyConfig{Pipes: []PipeConfig{{Names: []string{"a"}, Unrestricted: true}}}).AuthorizeAlone("a", subject{})
+	wantRefusal(t, err, http.StatusForbidden, apierr.TenantMissing)
+}
+
+// TestAuthorizeAllOfNothing: with nothing to read the code says whether a missing value had a part in it, or that each pipe has
+// a token of its own.
 func TestAuthorizeAllOfNothing(t *testing.T) {
 	t.Parallel()
 	_, err := newPolicy(t, allConfig()).AuthorizeAll(subject{values: map[string]any{"clerk.user.id": "user_1"}})
 	wantRefusal(t, err, http.StatusForbidden, apierr.TenantMissing)
 	c := allConfig()
-	c.Pipes = c.Pipes[1:3] // the pipe without a value comes last
+	c.Pipes = c.Pipes[2:4] // the pipe without a value comes last
 	_, err = newPolicy(t, c).AuthorizeAll(acme())
 	wantRefusal(t, err, http.StatusForbidden, apierr.TenantMissing)
 	c.Pipes = c.Pipes[:1]
 	_, err = newPolicy(t, c).AuthorizeAll(acme())
 	wantRefusal(t, err, http.StatusForbidden, apierr.NotAllowed)
+	c = allConfig()
+	c.Pipes = c.Pipes[2:]
+	_, err = newPolicy(t, c).AuthorizeAll(acme())
+	wantRefusal(t, err, http.StatusBadRequest, apierr.BadQuery)
+	_, err = newPolicy(t, PolicyConfig{}).AuthorizeAll(acme())
+	wantRefusal(t, err, http.StatusNotFound, apierr.NotFound)
 }
 
 // TestMintAll: one scope for each pipe, never two, never without a limit where there is one; kept as single tokens are, and told
@@ -82,7 +120,7 @@ func TestMintAll(t *testing.T) {
 	if other, _, cached, _ := m.MintAll(set, 3); cached || other == token {
 		t.Error("another rate, the same token")
 	}
-	fewer := &GrantSet{TokenName: set.TokenName, Rate: set.Rate, Grants: set.Grants[:2]}
+	fewer := &GrantSet{TokenName: set.TokenName, Rate: set.Rate, Grants: set.Grants[:1]}
 	if other, _, cached, _ := m.MintAll(fewer, 2); cached || other == token {
 		t.Error("fewer pipes, the same token")
 	}

@@ -110,12 +110,12 @@ func checkGrantFixed(fixed []FixedValue) error {
 	return nil
 }
 
-// checkTokenName tells whether name can be a token's, which is a value and perhaps ":" and a pipe.
+// checkTokenName tells whether name can be a token's: see nameAtTinybird.
 func checkTokenName(name string) error {
 	switch {
 	case name == "":
 		return errEmpty
-	case len(name) > maxValue+1+maxName:
+	case len(name) > maxValue+2+maxName:
 		return errTooLong
 	default:
 		return checkRunes(name)

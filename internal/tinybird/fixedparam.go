@@ -77,7 +77,7 @@ func (v *Value) Resolve(lookup func(string) (any, bool)) (any, error) {
 	}
 	if v.typ == TypeString {
 		// The usual case: one placeholder, whose text is the value itself.
-		if name, ok := v.text.placeholder(); ok {
+		if name, ok := v.text.alone(); ok {
 			value, _ := lookup(name)
 			if text, ok := value.(string); ok && checkText(text) == nil {
 				return value, nil

@@ -99,7 +99,7 @@ func TestMintClaims(t *testing.T) {
 		},
 		{
 			"types and limit",
-			&Grant{Pipe: "a", TokenName: "n:a", Rate: &RateSpec{RPS: "{rps}"}, Fixed: []FixedValue{
+			&Grant{Count: Count{Rate: &RateSpec{RPS: "{rps}"}}, Pipe: "a", TokenName: "n:a", Fixed: []FixedValue{
 				{"b", true}, {"n", json.Number("90071992547409931.50")}, {"s", "\"\\<é\u2028{x}"},
 			}},
 			50,

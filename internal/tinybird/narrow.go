@@ -24,7 +24,8 @@ var (
 // fixed. What the token allows and what the policy allows must both allow it: the token's scope for the pipe, and the
 // values that it fixes, take the place of what a session would say. A fixed parameter of the policy that s has a value for, or
 // the config has, must not be contradicted by the token; one that only the token has is the token's; further ones of the token
-// stay fixed, too. Such a token says nothing of roles and plans, so that no requirement holds.
+// stay fixed, too. Such a token says nothing of roles and plans, so that no requirement holds. It is counted for the tenant that
+// it names by what it fixes, if the limits are the same for everybody, and else for its user.
 //
 // The claims are verified. The error is always an *apierr.Error: 404 and 403 as those of Authorize, 401 token_invalid for a
 // token of another workspace.
@@ -48,7 +49,7 @@ func (p *Policy) Narrow(pipe, format string, s Subject, workspaceID string, clai
 	if err != nil {
 		return nil, notInTemplate(fmt.Errorf("pipe %s: %w", pol.name, err))
 	}
-	g := &Grant{Pipe: pol.name, Format: own, path: path, Rate: pol.rate, params: pol.params, withheld: pol.withheld}
+	g := &Grant{Pipe: pol.name, Format: own, path: path, params: pol.params, withheld: pol.withheld}
 	if g.Fixed, err = pol.narrow(s, token); err != nil {
 		err = fmt.Errorf("pipe %s: %w", pol.name, err)
 		if errors.Is(err, errOtherValue) || errors.Is(err, errAmbiguous) || errors.Is(err, errBadName) {
@@ -56,13 +57,53 @@ func (p *Policy) Narrow(pipe, format string, s Subject, workspaceID string, clai
 		}
 		return nil, tenantMissing(err)
 	}
-	if g.TokenName, err = p.TokenName(s); err != nil {
-		return nil, err
+	if c := p.count("", pol); c.constant() {
+		s = pol.told(s, g.Fixed)
 	}
-	if pol.ownRate {
-		g.TokenName += ":" + pol.name
+	return p.counted(g, pol, s)
+}
+
+// toldSubject is a subject with what a template's token tells of the session it was made in.
+type toldSubject struct {
+	Subject
+
+	values map[string]any
+}
+
+// Lookup prefers what is known of the subject.
+func (s toldSubject) Lookup(name string) (any, bool) {
+	if v, ok := s.Subject.Lookup(name); ok {
+		return v, true
 	}
-	return g, nil
+	v, ok := s.values[name]
+	return v, ok
+}
+
+// told returns s with the values of the placeholders that the pipe is fixed to as they are: a token that is fixed to the rows
+// of an organization was made for it, and whoever holds it could not gain by being counted under another's name
+// without reading that one's rows. Where two parameters disagree about a placeholder, it has no value.
+//
+// It is for what is counted, and only under limits that are the same for everybody. With limits that depend on the session
+// the token's holder, of whom the plan is not known, would use an organization's counter at another rate than its
+// members do.
+func (p *pipe) told(s Subject, fixed []FixedValue) Subject {
+	values := make(map[string]any)
+	for i := range p.fixed {
+		name, ok := p.fixed[i].text.alone()
+		if !ok || p.fixed[i].typ != TypeString {
+			continue
+		}
+		at := slices.IndexFunc(fixed, func(f FixedValue) bool { return f.Name == p.fixed[i].name })
+		if at < 0 {
+			continue
+		}
+		if other, twice := values[name]; twice && other != fixed[at].Value {
+			values[name] = nil
+			continue
+		}
+		values[name] = fixed[at].Value
+	}
+	return toldSubject{s, values}
 }
 
 func notInTemplate(cause error) *apierr.Error {

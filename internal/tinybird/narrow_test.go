@@ -24,7 +24,8 @@ func narrow(p *Policy, scopes string) (*Grant, error) {
 
 const goodScope = `[{"type":"PIPES:READ","resource":"top_pages","fixed_params":{"organization_id":"org_acme","days":90071992547409931}}]`
 
-// TestNarrow: the tenant is the token's, the user is who it was made for, and what it fixes besides stays, with all its digits.
+// TestNarrow: the tenant is the token's, the user is who it was made for, and what it fixes besides stays, with all its digits. It
+// counts for the tenant, as that one's sessions do.
 func TestNarrow(t *testing.T) {
 	t.Parallel()
 	g, err := narrow(newPolicy(t, tenantConfig()), goodScope)
@@ -32,7 +33,7 @@ func TestNarrow(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []FixedValue{{"User_Id", "user_1"}, {"days", json.Number("90071992547409931")}, {"organization_id", "org_acme"}}
-	if !reflect.DeepEqual(g.Fixed, want) || g.TokenName != "user_1" {
+	if !reflect.DeepEqual(g.Fixed, want) || g.TokenName != "org_acme" || g.Counter != "org_acme" {
 		t.Errorf("fixed %v, counted under %s", g.Fixed, g.TokenName)
 	}
 	for _, name := range []string{"days", "DAYS", "organization_id", "user_id"} {

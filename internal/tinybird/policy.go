@@ -25,17 +25,19 @@ type PipeConfig struct {
 	Params       []string      // client parameters let through, matched exactly; nil: all but the reserved
 	Formats      []string      // nil: DefaultFormats
 	RateLimit    *RateSpec     // nil: the shared one; set: a counter of the pipe's own
+	Concurrency  string        // empty: the shared one; set: counted apart, too
 	Unrestricted bool          // no fixed parameter at all, the shared ones included; their names stay the operator's
 }
 
 // PolicyConfig is what the operator says about all pipes.
 type PolicyConfig struct {
-	// TokenName is operator text for the name Tinybird counts requests under. Empty, and whenever it has
-	// no value for a user: the organization's id, else the user's.
+	// TokenName is operator text for the tenant, whose requests are counted together, here and at Tinybird. Empty, and
+	// whenever it has no value for a user: the organization's id, else the user's.
 	TokenName   string
 	FixedParams []FixedParam // for every pipe that is not unrestricted
 	Pipes       []PipeConfig
 	RateLimit   *RateSpec
+	Concurrency string // operator text for the most requests of a tenant that are under way; empty: no bound
 	// Credentials names the query parameters that may hold a session token. They never go up.
 	Credentials []string
 	// CheckPlaceholder tells whether a placeholder (without braces) comes from the verified identity. It
@@ -47,7 +49,10 @@ type PolicyConfig struct {
 type Policy struct {
 	tokenName Template
 	pipes     map[string]*pipe
-	rate      *RateSpec // the shared one
+
+	// The shared limits.
+	rate        *RateSpec
+	concurrency string
 }
 
 // pipe is all that is to be known about one pipe. Nothing here is modified after NewPolicy.
@@ -61,13 +66,16 @@ type pipe struct {
 	withheld []string
 	formats  []string
 	paths    []string // of the formats, from the root of the API
-	rate     *RateSpec
-	ownRate  bool
+
+	rate           *RateSpec
+	ownRate        bool // counted apart from the tenant's other requests
+	concurrency    string
+	ownConcurrency bool
 }
 
 // NewPolicy checks c and returns its policy. Errors name the option at fault and what to write instead.
 func NewPolicy(c PolicyConfig) (*Policy, error) {
-	p := &Policy{pipes: make(map[string]*pipe), rate: copyRate(c.RateLimit)}
+	p := &Policy{pipes: make(map[string]*pipe), rate: copyRate(c.RateLimit), concurrency: c.Concurrency}
 	if c.TokenName != "" {
 		t, err := ParseTemplate(c.TokenName, c.CheckPlaceholder)
 		if err != nil {
@@ -80,10 +88,8 @@ func NewPolicy(c PolicyConfig) (*Policy, error) {
 		}
 		p.tokenName = t
 	}
-	if c.RateLimit != nil {
-		if err := CheckRate(*c.RateLimit); err != nil {
-			return nil, err
-		}
+	if err := checkLimits(c.RateLimit, c.Concurrency); err != nil {
+		return nil, err
 	}
 	shared, err := compileFixed(c.FixedParams, c.CheckPlaceholder)
 	if err != nil {
@@ -123,7 +129,10 @@ func compilePipe(name string, pc PipeConfig, c PolicyConfig, shared []fixedParam
 	if err != nil {
 		return nil, err
 	}
-	out := &pipe{name: name, fixed: fixed, withheld: slices.Clone(c.Credentials), rate: copyRate(c.RateLimit), formats: DefaultFormats()}
+	out := &pipe{
+		name: name, fixed: fixed, withheld: slices.Clone(c.Credentials), formats: DefaultFormats(),
+		rate: copyRate(c.RateLimit), concurrency: c.Concurrency,
+	}
 	if pc.Unrestricted {
 		for _, s := range shared {
 			out.withheld = append(out.withheld, s.name)
@@ -149,13 +158,25 @@ func compilePipe(name string, pc PipeConfig, c PolicyConfig, shared []fixedParam
 	for _, f := range out.formats {
 		out.paths = append(out.paths, pathPrefix+name+"."+f)
 	}
+	if err := checkLimits(pc.RateLimit, pc.Concurrency); err != nil {
+		return nil, err
+	}
 	if pc.RateLimit != nil {
-		if err := CheckRate(*pc.RateLimit); err != nil {
-			return nil, err
-		}
 		out.rate, out.ownRate = copyRate(pc.RateLimit), true
 	}
+	if pc.Concurrency != "" {
+		out.concurrency, out.ownConcurrency = pc.Concurrency, true
+	}
 	return out, nil
+}
+
+func checkLimits(rate *RateSpec, concurrency string) error {
+	if rate != nil {
+		if err := CheckRate(*rate); err != nil {
+			return err
+		}
+	}
+	return CheckConcurrency(concurrency)
 }
 
 // pipeFixed merges a pipe's own fixed parameters with the shared ones, sorted by name.

@@ -38,20 +38,28 @@ func CheckRate(r RateSpec) error {
 // ParseRPS reads requests per second: decimal digits, 1 to MaxRPS. Tinybird ignores a limit of 0 or less,
 // which makes it no limit, so nothing but a positive number may ever pass.
 func ParseRPS(text string) (int, error) {
-	if text == "" || len(text) > len("1000000") || text[0] == '0' {
+	n, ok := parseCount(text, MaxRPS)
+	if !ok {
 		return 0, errRPS
+	}
+	return n, nil
+}
+
+// parseCount reads a whole number from 1 to most, in decimal digits and without a zero before them.
+func parseCount(text string, most int) (int, bool) {
+	if text == "" || text[0] == '0' {
+		return 0, false
 	}
 	n := 0
 	for i := range len(text) {
 		if !digit(text[i]) {
-			return 0, errRPS
+			return 0, false
 		}
-		n = n*10 + int(text[i]-'0')
+		if n = n*10 + int(text[i]-'0'); n > most {
+			return 0, false
+		}
 	}
-	if n > MaxRPS {
-		return 0, errRPS
-	}
-	return n, nil
+	return n, true
 }
 
 func copyRate(r *RateSpec) *RateSpec {

@@ -104,8 +104,8 @@ func (t Template) Literal() (string, bool) {
 	return b.String(), true
 }
 
-// placeholder returns the name of the only part of a template that is a single placeholder.
-func (t Template) placeholder() (string, bool) {
+// alone returns the placeholder of a template that is nothing but one.
+func (t Template) alone() (placeholder string, ok bool) {
 	if len(t.parts) != 1 || t.parts[0].placeholder == "" {
 		return "", false
 	}
