@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -42,6 +43,7 @@ var (
 var (
 	anyPlaceholder   = regexp.MustCompile(`\{[^{}]*\}`)
 	knownPlaceholder = regexp.MustCompile(`^\{(env\.[A-Za-z_][A-Za-z0-9_]*|file\.[^{}]+)\}$`)
+	hostName         = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
 	mark             = regexp.MustCompile(marker + `[0-9]{2}`)
 )
 
@@ -101,9 +103,11 @@ func (p *addressParser) parse(text string) (*Address, error) {
 			err = errDatabase
 		}
 	}
-	err = errors.Join(err, p.options(u, a))
-	if p.err != nil {
-		return nil, p.err
+	if err == nil {
+		err = p.options(u, a)
+	}
+	if p.err != nil { // what could not be looked up is the cause of the rest
+		err = p.err
 	}
 	if err != nil {
 		return nil, err
@@ -196,14 +200,16 @@ func (p *addressParser) host(text string, sentinel bool) (string, error) {
 			port = "26379"
 		}
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || name == "" || strings.ContainsAny(name, "@/?#[] \t\r\n") {
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 || !hostName.MatchString(name) && !isAddress(name) {
 		return "", errHost
 	}
-	host := net.JoinHostPort(name, port)
-	if again := (&url.URL{Host: host}); again.Hostname() != name {
-		return "", errHost
-	}
-	return host, nil
+	return net.JoinHostPort(name, port), nil
+}
+
+func isAddress(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil
 }
 
 // expand puts in what the placeholders of a part stand for.

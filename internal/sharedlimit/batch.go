@@ -2,7 +2,6 @@ package sharedlimit
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -33,11 +32,8 @@ type call struct {
 	done   chan struct{} // has one element when the answer is there
 }
 
-// idleCalls are those whose answer was taken.
-var idleCalls sync.Pool
-
-func newCall(key string, lim ratelimit.Limit) *call {
-	c, ok := idleCalls.Get().(*call)
+func (s *Store) newCall(key string, lim ratelimit.Limit) *call {
+	c, ok := s.idle.Get().(*call)
 	if !ok {
 		c = &call{timer: time.NewTimer(time.Hour), done: make(chan struct{}, 1)}
 		c.timer.Stop()
@@ -49,7 +45,7 @@ func newCall(key string, lim ratelimit.Limit) *call {
 
 // ask returns the script's answer. It waits no longer than the time-out.
 func (s *Store) ask(key string, lim ratelimit.Limit, now time.Time) (int64, error) {
-	c := newCall(key, lim)
+	c := s.newCall(key, lim)
 	c.deadline = now.Add(s.timeout)
 	select {
 	case s.queue <- c:
@@ -61,7 +57,7 @@ func (s *Store) ask(key string, lim ratelimit.Limit, now time.Time) (int64, erro
 	case <-c.done:
 		c.timer.Stop()
 		answer, err := c.answer, c.err
-		idleCalls.Put(c)
+		s.idle.Put(c)
 		return answer, err
 	case <-c.timer.C:
 		return 0, errTimeout // the worker still has c

@@ -64,6 +64,7 @@ type Store struct {
 	// state counts the changes: the store is in use while it is even, and away while it is odd.
 	state    atomic.Uint64
 	queue    chan *call
+	idle     sync.Pool // calls whose answers were taken
 	refusals *refusals
 
 	ctx     context.Context //nolint:containedctx // the store's life
@@ -79,10 +80,14 @@ type Store struct {
 
 // Open returns a store. It does not connect.
 func Open(o Options) (*Store, error) {
+	if o.Timeout <= 0 {
+		o.Timeout = DefaultTimeout
+	}
 	r := *o.Redis
-	r.ContextTimeoutEnabled = true
-	r.MaxRetries, r.DialerRetries = -1, 1 // a question is asked once, by whoever wants the answer
-	r.DialTimeout, r.ReadTimeout, r.WriteTimeout, r.PoolTimeout = connectTimeout, connectTimeout, connectTimeout, connectTimeout
+	r.MaxRetries, r.DialerRetries = -1, 1 // a question is asked once
+	r.ContextTimeoutEnabled = true        // so these are for what has no deadline of ours
+	longest := max(connectTimeout, o.Timeout)
+	r.DialTimeout, r.ReadTimeout, r.WriteTimeout, r.PoolTimeout = longest, longest, longest, longest
 	r.PoolSize, r.PipelinePoolSize = workers+2, -1
 	// Nothing is asked for that an access list would have to allow besides.
 	r.DisableIdentity = true
@@ -99,9 +104,6 @@ func Open(o Options) (*Store, error) {
 		decided:  o.Decided,
 		queue:    make(chan *call, maxQueue),
 		refusals: known,
-	}
-	if s.timeout <= 0 {
-		s.timeout = DefaultTimeout
 	}
 	if s.observe == nil {
 		s.observe = func(Event) {}
@@ -190,7 +192,7 @@ func (s *Store) watch(key string, err error) {
 // the second time has to be in time.
 func (s *Store) probe(key string) error {
 	for _, patience := range []time.Duration{connectTimeout, s.timeout} {
-		c := newCall(probeKey(key), ratelimit.Limit{RPS: 1000, Burst: 1})
+		c := s.newCall(probeKey(key), ratelimit.Limit{RPS: 1000, Burst: 1})
 		if s.exchange([]*call{c}, patience); c.err != nil {
 			return c.err
 		}
