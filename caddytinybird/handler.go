@@ -67,6 +67,10 @@ type Handler struct {
 	// Default: no limit.
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 
+	// A Redis or Valkey in which several edges count together. While it is away each edge counts for itself. Default: each edge
+	// counts for itself.
+	RateLimitRedis *SharedLimit `json:"rate_limit_redis,omitempty"`
+
 	// Parameters that every pipe gets with a value from the verified session or this config. The client can
 	// neither set nor see them.
 	FixedParams []FixedParam `json:"fixed_params,omitempty"`
@@ -112,6 +116,7 @@ type Handler struct {
 	policy      *tinybird.Policy
 	minter      *tinybird.Minter
 	limiter     *pooledLimiter
+	counter     requestCounter // what decides: the limiter, or a store together with it
 	forwarder   *forward.Forwarder
 	requests    tinybird.RequestLimits
 	api         string      // the base URL of Tinybird's API
@@ -121,6 +126,7 @@ type Handler struct {
 	templateKey []byte // what the tokens of Clerk's template are signed with; nil: none are accepted
 	workspaceID string
 	workspace   string // the key of the acquired limiter; empty while none is held
+	store       string // the key of the acquired store; empty while none is held
 }
 
 // CaddyModule returns the Caddy module information.
@@ -164,7 +170,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	if err != nil {
 		return err
 	}
-	rps, err := h.limit(w, r, grant) //nolint:contextcheck // counting is in memory and waits for nothing
+	rps, err := h.limit(w, r, grant) //nolint:contextcheck // counting waits for nothing, or for a store no longer than its time-out
 	if err != nil {
 		return err
 	}

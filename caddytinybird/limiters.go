@@ -59,7 +59,7 @@ func (h *Handler) acquireLimiter(workspaceID string, maxKeys int) error {
 		return fmt.Errorf("limiter is a %T", value)
 	}
 	l.bound(h, maxKeys, false)
-	h.limiter = l
+	h.limiter, h.counter = l, l
 	return nil
 }
 

@@ -50,6 +50,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := h.provisionTokens(key, workspace); err != nil {
 		return err
 	}
+	if err := h.provisionSharedLimit(); err != nil {
+		return err
+	}
 	if err := h.provisionTokenEndpoint(base); err != nil {
 		return err
 	}
@@ -247,7 +250,7 @@ func (h *Handler) Validate() error {
 // Cleanup releases what Provision acquired. Requests of the old config may still be running, so nothing they use
 // is taken away.
 func (h *Handler) Cleanup() error {
-	errs := []error{h.releaseLimiter()}
+	errs := []error{h.releaseStore(), h.releaseLimiter()}
 	if h.minter != nil {
 		h.minter.Close()
 	}

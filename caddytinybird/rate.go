@@ -25,7 +25,7 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, grant *tinybird.
 	if err != nil {
 		return 0, err
 	}
-	result, err := h.limiter.Allow(grant.TokenName, ratelimit.Limit{RPS: rps, Burst: grant.Rate.Burst})
+	result, err := h.counter.Allow(grant.TokenName, ratelimit.Limit{RPS: rps, Burst: grant.Rate.Burst})
 	if err != nil {
 		return 0, apierr.New(http.StatusInternalServerError, apierr.Internal, "The request could not be counted.").Wrap(err)
 	}
