@@ -170,7 +170,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	if err != nil {
 		return err
 	}
-	rps, err := h.limit(w, r, grant) //nolint:contextcheck // counting waits for nothing, or for a store no longer than its time-out
+	rps, err := h.limit(w, r, grant)
 	if err != nil {
 		return err
 	}

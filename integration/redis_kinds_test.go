@@ -18,7 +18,7 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
 
-const storePassword = "planted:p@ss/w?rd#%2F" //nolint:gosec // of the test's own server
+const storePassword = "planted:p@ss/w?rd#%2F"
 
 // storeSite counts in a store, whose address and options are the test's.
 const storeSite = `
@@ -233,7 +233,7 @@ func accessRule(t *testing.T) string {
 // rules are the arguments of a command.
 func rules(command string) []any {
 	var args []any
-	for _, arg := range strings.Fields(command) {
+	for arg := range strings.FieldsSeq(command) {
 		args = append(args, arg)
 	}
 	return args

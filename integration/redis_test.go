@@ -92,8 +92,15 @@ func (r *redisServer) stop(t *testing.T) {
 }
 
 // freeze has it hold its connections and answer nothing, until thaw.
-func (r *redisServer) freeze(t *testing.T) { r.signal(t, syscall.SIGSTOP) }
-func (r *redisServer) thaw(t *testing.T)   { r.signal(t, syscall.SIGCONT) }
+func (r *redisServer) freeze(t *testing.T) {
+	t.Helper()
+	r.signal(t, syscall.SIGSTOP)
+}
+
+func (r *redisServer) thaw(t *testing.T) {
+	t.Helper()
+	r.signal(t, syscall.SIGCONT)
+}
 
 func (r *redisServer) signal(t *testing.T, s syscall.Signal) {
 	t.Helper()

@@ -44,7 +44,7 @@ var (
 	anyPlaceholder   = regexp.MustCompile(`\{[^{}]*\}`)
 	knownPlaceholder = regexp.MustCompile(`^\{(env\.[A-Za-z_][A-Za-z0-9_]*|file\.[^{}]+)\}$`)
 	hostName         = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
-	mark             = regexp.MustCompile(marker + `[0-9]{2}`)
+	mark             = regexp.MustCompile(marker + `\d{2}`)
 )
 
 // marker stands for a placeholder while a URL is parsed. Digits may stand in every part of one.

@@ -45,7 +45,7 @@ func newPeer(t *testing.T) *peer {
 	p := &peer{Miniredis: miniredis.NewMiniRedis()}
 	p.ClockTTL(true)
 	t.Cleanup(p.Close)
-	conn, err := p.Miniredis.Dial() // there is a server from now on
+	conn, err := p.Dial() // there is a server from now on
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func (p *peer) dial(context.Context, string, string) (net.Conn, error) {
 	if p.gone != nil {
 		return nil, p.gone
 	}
-	return p.Miniredis.Dial()
+	return p.Dial()
 }
 
 // leave ends all connections, and refuses new ones.
@@ -93,7 +93,7 @@ func (p *peer) comeBack(t *testing.T) {
 	p.mu.Lock()
 	p.gone = nil
 	p.mu.Unlock()
-	conn, err := p.Miniredis.Dial()
+	conn, err := p.Dial()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -301,7 +301,7 @@ func TestConcurrentCallers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close()
+		t.Cleanup(func() { s.Close() })
 		edges[i] = NewLimiter(s, ratelimit.New(ratelimit.Options{}), scope)
 	}
 	lim := ratelimit.Limit{RPS: 1, Burst: 70}

@@ -193,7 +193,8 @@ func (s *Store) watch(key string, err error) {
 func (s *Store) probe(key string) error {
 	for _, patience := range []time.Duration{connectTimeout, s.timeout} {
 		c := s.newCall(probeKey(key), ratelimit.Limit{RPS: 1000, Burst: 1})
-		if s.exchange([]*call{c}, patience); c.err != nil {
+		s.exchange([]*call{c}, patience)
+		if c.err != nil {
 			return c.err
 		}
 	}
