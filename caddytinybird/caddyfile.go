@@ -43,6 +43,11 @@ func parseTinybird(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) 
 //		}
 //		rate_limit      <rps> [burst <n>]
 //		concurrency     <n>
+//		rate_limit      redis <url> {
+//			timeout            <duration>
+//			ca                 <file>...
+//			client_certificate <certificate> <key>
+//		}
 //		fixed_param     <name> <value> [string|number|boolean]
 //		pipe <name>... {
 //			fixed_param  <name> <value> [string|number|boolean]
@@ -94,6 +99,9 @@ type handlerParser struct {
 
 	pipes  []pipeParser
 	events []eventsParser
+
+	rateLine, redisLine int // where the forms of rate_limit are; 0: nowhere
+	redisAt             caddyfile.Token
 }
 
 type pipeParser struct {
@@ -111,7 +119,7 @@ var handlerOptions = map[string]option[handlerParser]{
 	"workspace_id": setText(func(p *handlerParser) *string { return &p.WorkspaceID }, tinybird.CheckWorkspaceID),
 	"upstream":     setText(func(p *handlerParser) *string { return &p.Upstream }, checkUpstream),
 	"token":        {parse: parseToken},
-	"rate_limit":   {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseRateLimit(&p.RateLimit, d) }},
+	"rate_limit":   {parse: parseTinybirdRate, repeated: true},
 	"concurrency":  {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseConcurrency(&p.Concurrency, d) }},
 	"fixed_param":  {parse: func(p *handlerParser, d *caddyfile.Dispenser) error { return parseFixedParam(&p.FixedParams, d) }, repeated: true},
 	"pipe":         {parse: parsePipe, repeated: true},
@@ -216,6 +224,9 @@ func (p *handlerParser) check(directive caddyfile.Token) error {
 	if len(p.pipes) == 0 && len(p.events) == 0 {
 		return errAt(directive, "%w", errNothingServed)
 	}
+	if p.RateLimitRedis != nil && !p.hasRate() {
+		return errAt(p.redisAt, "%w", errNothingShared)
+	}
 	if err := p.checkEvents(); err != nil {
 		return err
 	}
@@ -306,6 +317,8 @@ func parseRateLimit(limit **RateLimit, d *caddyfile.Dispenser) error {
 	}
 	l := RateLimit{RPS: args[0]}
 	switch {
+	case l.RPS == redisWord:
+		return d.Err("rate_limit redis is for all pipes; move the line out of the pipe, into tinybird")
 	case len(args) == 3 && args[1] == "burst":
 		if l.Burst, err = strconv.Atoi(args[2]); err != nil || l.Burst < 1 {
 			return d.Errf("burst %s is no whole number of at least 1; write `rate_limit 50 burst 100`", tinybird.Shown(args[2]))

@@ -29,10 +29,11 @@ var provisioning sync.Mutex
 type edge struct {
 	*Handler
 
-	stack  *devstack.Stack
-	url    string
-	client *http.Client
-	fell   chan error // what the handler returned for Caddy's error routes
+	stack   *devstack.Stack
+	context caddy.Context
+	url     string
+	client  *http.Client
+	fell    chan error // what the handler returned for Caddy's error routes
 }
 
 // newStack starts the stand-ins.
@@ -154,10 +155,13 @@ func newEdgeIn(t testing.TB, stack *devstack.Stack, storage string, configure fu
 	if configure != nil {
 		configure(h)
 	}
-	if err := provision(t, newContext(t, storage), h); err != nil {
+	ctx := newContext(t, storage)
+	if err := provision(t, ctx, h); err != nil {
 		t.Fatal(err)
 	}
-	return serve(t, stack, h)
+	e := serve(t, stack, h)
+	e.context = ctx
+	return e
 }
 
 // serve puts the handler behind a server that prepares requests as Caddy does.

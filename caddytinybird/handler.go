@@ -73,6 +73,10 @@ type Handler struct {
 	// one over the rate is. Rows that clients send are counted apart. Default: no bound.
 	Concurrency string `json:"concurrency,omitempty"`
 
+	// A Redis or Valkey in which several edges count together. While it is away each edge counts for itself. Default: each edge
+	// counts for itself.
+	RateLimitRedis *SharedLimit `json:"rate_limit_redis,omitempty"`
+
 	// Parameters that every pipe gets with a value from the verified session or this config. The client can
 	// neither set nor see them.
 	FixedParams []FixedParam `json:"fixed_params,omitempty"`
@@ -119,6 +123,7 @@ type Handler struct {
 	policy       *tinybird.Policy
 	minter       *pooledMinter
 	limiter      *pooledLimiter
+	counter      requestCounter // what decides: the limiter, or a store together with it
 	held         []func() error // gives back what is shared with other configs
 	forwarder    *forward.Forwarder
 	direct       *wire.Client // the forwarder's own connections; nil: all go by the transport
@@ -182,7 +187,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 		return err
 	}
 	x.step(stepAuthorize)
-	rps, err := h.limit(w, r, grant.Pipe, &grant.Count) //nolint:contextcheck // counting is in memory and waits for nothing
+	rps, err := h.limit(w, r, grant.Pipe, &grant.Count)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (h *Handler) acquireLimiter(workspaceID string, maxKeys int) error {
 		return fmt.Errorf("limiter: %w", err)
 	}
 	l.bound(h, maxKeys, false)
-	h.limiter = l
+	h.limiter, h.counter = l, l
 	h.held = append(h.held, func() error {
 		l.bound(h, 0, true)
 		return release()

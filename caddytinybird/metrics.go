@@ -24,6 +24,8 @@ type collectors struct {
 	auth          *series[prometheus.Counter]
 	replaced      prometheus.Counter
 	evicted       prometheus.Counter
+	byStore       prometheus.Counter // decisions under a shared limit
+	byEdge        prometheus.Counter
 	tokens        *series[prometheus.Counter]
 	eventRows     *series[prometheus.Counter]
 
@@ -65,6 +67,8 @@ func newCollectors() *collectors {
 	c.limited = counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", labelPipe)
 	c.busy = counter("tinybird", "concurrency_limited_total", "Requests refused because as many as concurrency allows were under way.", labelPipe)
 	c.evicted = counter("tinybird", "counters_evicted_total", "Counters of tenants that had to go while they still counted something.").WithLabelValues()
+	decisions := counter("tinybird", "shared_limit_decisions_total", "Requests counted under a shared rate limit, by who decided.", "by")
+	c.byStore, c.byEdge = decisions.WithLabelValues("store"), decisions.WithLabelValues("edge")
 	c.cache = counter("tinybird", "cache_total", "Requests for a pipe with a cache, by result.", labelPipe, "result")
 	c.dropped = counter("tinybird", "params_dropped_total", "Client parameters that were not let through.", labelPipe)
 	c.upstream = prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -72,7 +76,7 @@ func newCollectors() *collectors {
 		Help:    "Time from asking Tinybird to the headers of its answer, or to giving up.",
 		Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30},
 	}, []string{labelPipe, "status_class"})
-	c.all = append(c.all, c.upstream, newPoolCollector())
+	c.all = append(c.all, c.upstream, newPoolCollector(), newStoreCollector())
 	for _, name := range noPipes {
 		c.pipe(name).users++ // they stay
 	}

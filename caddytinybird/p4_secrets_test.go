@@ -40,12 +40,15 @@ func TestP4SecretsAppearNowhere(t *testing.T) {
 	h.UpstreamErrors = "pass"
 	h.TokenEndpoint, h.AcceptTemplateTokens = endpoint, true
 	withEvents(t, stack)(h)
+	// A store that is away, so that there is something to say about it.
+	h.RateLimit = &RateLimit{RPS: "1000"}
+	h.RateLimitRedis = &SharedLimit{URL: "redis://edge:" + secretFile(t, "planted/password@of:the?store") + "@127.0.0.1:1"}
 	if err := provision(t, ctx, h); err != nil {
 		t.Fatal(err)
 	}
 	e := serve(t, stack, h)
 
-	secrets := []string{stack.API.SigningKey(), "sk_test_planted_secret_key_of_clerk_0123456789"}
+	secrets := []string{stack.API.SigningKey(), "sk_test_planted_secret_key_of_clerk_0123456789", "planted/password@of:the?store", "planted%2Fpassword"}
 	answers := secretTraffic(t, e, &secrets)
 	for _, up := range stack.API.Requests() {
 		secrets = append(secrets, up.Tokens...)

@@ -50,6 +50,9 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := h.provisionTokens(key, workspace); err != nil {
 		return err
 	}
+	if err := h.provisionSharedLimit(workspace); err != nil {
+		return err
+	}
 	if err := h.provisionTokenEndpoint(base); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, pipe string, c *
 	if err != nil {
 		return 0, err
 	}
-	result, err := h.limiter.Allow(c.Counter, ratelimit.Limit{RPS: rps, Burst: c.Rate.Burst})
+	result, err := h.counter.Allow(c.Counter, ratelimit.Limit{RPS: rps, Burst: c.Rate.Burst})
 	if err != nil {
 		return 0, uncounted(err)
 	}

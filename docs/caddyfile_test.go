@@ -1,8 +1,14 @@
 package docs_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,6 +34,7 @@ func TestMain(m *testing.M) {
 		"CLERK_SECRET_KEY":      "sk_test_" + strings.Repeat("k", 42),
 		"TINYBIRD_SIGNING_KEY":  signingKey(about),
 		"TINYBIRD_APPEND_TOKEN": signingKey(about),
+		"REDIS_PASSWORD":        "a/password",
 		"HTTPS_PROXY":           "http://127.0.0.1:1",
 		"HTTP_PROXY":            "http://127.0.0.1:1",
 	} {
@@ -48,9 +55,17 @@ func signingKey(about string) string {
 func TestCaddyfilesLoad(t *testing.T) {
 	t.Parallel()
 	secrets := t.TempDir()
-	file := filepath.Join(secrets, "tinybird_signing_key")
-	if err := os.WriteFile(file, []byte(os.Getenv("TINYBIRD_SIGNING_KEY")+"\n"), 0o600); err != nil {
-		t.Fatal(err)
+	certificate, key := selfSigned(t)
+	for name, text := range map[string]string{
+		"tinybird_signing_key": os.Getenv("TINYBIRD_SIGNING_KEY") + "\n",
+		"redis_password":       "a/password\n",
+		"redis_ca.pem":         certificate,
+		"redis_edge.pem":       certificate,
+		"redis_edge.key":       key,
+	} {
+		if err := os.WriteFile(filepath.Join(secrets, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	found := 0
 	for _, p := range pages(t) {
@@ -69,6 +84,28 @@ func TestCaddyfilesLoad(t *testing.T) {
 	if found < 40 {
 		t.Errorf("only %d Caddyfiles were found", found)
 	}
+}
+
+// selfSigned is a certificate with its key, as PEM.
+func selfSigned(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asPEM := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	return asPEM("CERTIFICATE", der), asPEM("PRIVATE KEY", keyDER)
 }
 
 func TestCaddyfileExampleLoads(t *testing.T) {
@@ -166,6 +203,7 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 	for heading, text := range map[string]string{
 		"tinybird":           nest("tinybird", unknown),
 		"pipe":               nest("tinybird", nest("pipe p", unknown)),
+		"rate_limit redis":   nest("tinybird", nest("rate_limit redis redis://redis", unknown)),
 		"token":              nest("tinybird", nest("token", unknown)),
 		"limits of tinybird": nest("tinybird", nest("limits", unknown)),
 		"clerk":              nest("tinybird", nest("clerk", unknown)),
@@ -184,8 +222,9 @@ func TestEveryOptionIsDescribed(t *testing.T) {
 			}
 			described := firstGroups(row, config.section(t, heading))
 			if heading == "clerk_auth" { // which takes all that clerk takes
-				described = slices.Compact(append(described, firstGroups(row, config.section(t, "clerk"))...))
+				described = append(described, firstGroups(row, config.section(t, "clerk"))...)
 			}
+			described = slices.Compact(described)
 			sameSet(t, "the table below "+heading+" in config.md", strings.Split(known[1], ", "), described)
 		})
 	}

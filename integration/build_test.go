@@ -72,7 +72,7 @@ func TestPluginImportsNoTestTools(t *testing.T) {
 	}
 	for _, dep := range deps {
 		for _, unwanted := range []string{
-			"github.com/parquet-go/", "go.uber.org/goleak", modulePath + "/internal/devstack", modulePath + "/internal/demo",
+			"github.com/parquet-go/", "github.com/alicebob/miniredis", "go.uber.org/goleak", modulePath + "/internal/devstack", modulePath + "/internal/demo",
 			modulePath + "/cmd", "net/http/httptest", "github.com/caddyserver/caddy/v2/caddytest",
 		} {
 			if strings.HasPrefix(dep, unwanted) {
