@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 
@@ -75,57 +76,65 @@ func TestFailuresBeforeTheAnswer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			base, _ := rawUpstream(t, c.serve)
-			change := c.change
-			if change == nil {
-				change = func(*Options) {}
-			}
-			w, out, err := ask(t, forwarder(t, base, change), question())
-			refusal := wantRefusal(t, err, c.status, c.code)
-			if out.Err == nil || refusal.Err == nil {
-				t.Error("the operator is not told why")
-			}
-			if len(w.Header()) != 0 || w.Body.Len() != 0 || w.Flushed {
-				t.Errorf("something was written: %v %q", w.Header(), w.Body)
-			}
+			bothWays(t, func(t *way) {
+				base, _ := rawUpstream(t, c.serve)
+				change := c.change
+				if change == nil {
+					change = func(*Options) {}
+				}
+				w, out, err := ask(t, t.forwarder(base, change), question())
+				refusal := wantRefusal(t, err, c.status, c.code)
+				if out.Err == nil || refusal.Err == nil {
+					t.Error("the operator is not told why")
+				}
+				if len(w.Header()) != 0 || w.Body.Len() != 0 || w.Flushed {
+					t.Errorf("something was written: %v %q", w.Header(), w.Body)
+				}
+			})
 		})
 	}
 }
 
 func TestNobodyListens(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	_, out, err := ask(t, forwarder(t, "http://"+l.Addr().String()), question())
-	wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
-	if out.UpstreamStatus != 0 {
-		t.Errorf("%+v", out)
-	}
+	bothWays(t, func(t *way) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		_, out, err := ask(t, t.forwarder("http://"+l.Addr().String()), question())
+		wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
+		if out.UpstreamStatus != 0 {
+			t.Errorf("%+v", out)
+		}
+	})
 }
 
 func TestTLSFails(t *testing.T) {
 	t.Parallel()
-	s := httptest.NewUnstartedServer(http.NotFoundHandler())
-	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	s.StartTLS()
-	t.Cleanup(s.Close)
-	_, _, err := ask(t, forwarder(t, s.URL), question()) // a certificate that nobody vouches for
-	wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
+	bothWays(t, func(t *way) {
+		s := httptest.NewUnstartedServer(http.NotFoundHandler())
+		s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		_, _, err := ask(t, t.forwarder(s.URL), question()) // a certificate that nobody vouches for
+		wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
+	})
 }
 
 // A dial that takes too long is a service that is not there, not a slow query.
 func TestDialTimeout(t *testing.T) {
 	t.Parallel()
-	f := forwarder(t, "http://127.0.0.1:1", func(o *Options) {
-		o.Transport = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: context.DeadlineExceeded}
-		}}
+	bothWays(t, func(t *way) {
+		f := t.forwarder("http://127.0.0.1:1", func(o *Options) {
+			o.Transport = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: context.DeadlineExceeded}
+			}}
+		})
+		_, _, err := ask(t, f, question())
+		wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
 	})
-	_, _, err := ask(t, f, question())
-	wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
 }
 
 // An answer that breaks off must look broken to the client, too, never like a short one.
@@ -147,23 +156,29 @@ func TestAnswerBreaksOff(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			base, _ := rawUpstream(t, func(conn *net.TCPConn) {
-				_, _ = io.WriteString(conn, c.text)
-				c.end(conn)
+			bothWays(t, func(t *way) {
+				base, _ := rawUpstream(t, func(conn *net.TCPConn) {
+					_, _ = io.WriteString(conn, c.text)
+					c.end(conn)
+				})
+				f := t.forwarder(base, func(o *Options) { o.IdleTimeout = 4 * brief })
+				front, ended := edge(t, f, question())
+				resp, err := get(t.Context(), t, front)
+				if err == nil {
+					_, err = io.ReadAll(resp.Body)
+					resp.Body.Close()
+				}
+				if err == nil {
+					t.Error("the client takes a part of the answer for the whole")
+				}
+				cause := c.cause
+				if t.direct && errors.Is(cause, errIdleTimeout) {
+					cause = os.ErrDeadlineExceeded // that of the connection
+				}
+				if err := receive(t, ended); !errors.Is(err, ErrAborted) || !errors.Is(err, cause) {
+					t.Errorf("ended with %v, want %v because of %v", err, ErrAborted, cause)
+				}
 			})
-			f := forwarder(t, base, func(o *Options) { o.IdleTimeout = 4 * brief })
-			front, ended := edge(t, f, question())
-			resp, err := get(t.Context(), t, front)
-			if err == nil {
-				_, err = io.ReadAll(resp.Body)
-				resp.Body.Close()
-			}
-			if err == nil {
-				t.Error("the client takes a part of the answer for the whole")
-			}
-			if err := receive(t, ended); !errors.Is(err, ErrAborted) || c.cause != nil && !errors.Is(err, c.cause) {
-				t.Errorf("ended with %v, want %v because of %v", err, ErrAborted, c.cause)
-			}
 		})
 	}
 }
@@ -171,114 +186,124 @@ func TestAnswerBreaksOff(t *testing.T) {
 // What follows may be read together with the first piece, or after it: both ends are right.
 func TestNonsenseWithinTheBody(t *testing.T) {
 	t.Parallel()
-	base, _ := rawUpstream(t, func(c *net.TCPConn) {
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\nzz\r\n")
+	bothWays(t, func(t *way) {
+		base, _ := rawUpstream(t, func(c *net.TCPConn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\nzz\r\n")
+		})
+		front, ended := edge(t, t.forwarder(base), question())
+		resp, err := get(t.Context(), t, front)
+		status := 0
+		if err == nil {
+			status = resp.StatusCode
+			_, err = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		if err == nil && status != http.StatusBadGateway {
+			t.Errorf("the client takes a part of the answer for the whole, status %d", status)
+		}
+		if err := receive(t, ended); !errors.Is(err, ErrAborted) && !errors.As(err, new(*apierr.Error)) {
+			t.Errorf("ended with %v", err)
+		}
 	})
-	front, ended := edge(t, forwarder(t, base), question())
-	resp, err := get(t.Context(), t, front)
-	status := 0
-	if err == nil {
-		status = resp.StatusCode
-		_, err = io.ReadAll(resp.Body)
-		resp.Body.Close()
-	}
-	if err == nil && status != http.StatusBadGateway {
-		t.Errorf("the client takes a part of the answer for the whole, status %d", status)
-	}
-	if err := receive(t, ended); !errors.Is(err, ErrAborted) && !errors.As(err, new(*apierr.Error)) {
-		t.Errorf("ended with %v", err)
-	}
 }
 
 func TestResetWithinTheBody(t *testing.T) {
 	t.Parallel()
-	had := make(chan struct{})
-	base, _ := rawUpstream(t, func(c *net.TCPConn) {
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n")
-		<-had
-		_ = c.SetLinger(0)
+	bothWays(t, func(t *way) {
+		had := make(chan struct{})
+		base, _ := rawUpstream(t, func(c *net.TCPConn) {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n")
+			<-had
+			_ = c.SetLinger(0)
+		})
+		front, ended := edge(t, t.forwarder(base), question())
+		resp, err := get(t.Context(), t, front)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		_, err = io.ReadFull(resp.Body, make([]byte, 1))
+		close(had)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(resp.Body); err == nil {
+			t.Error("the client takes a part of the answer for the whole")
+		}
+		if err := receive(t, ended); !errors.Is(err, ErrAborted) {
+			t.Errorf("ended with %v", err)
+		}
 	})
-	front, ended := edge(t, forwarder(t, base), question())
-	resp, err := get(t.Context(), t, front)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	_, err = io.ReadFull(resp.Body, make([]byte, 1))
-	close(had)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(resp.Body); err == nil {
-		t.Error("the client takes a part of the answer for the whole")
-	}
-	if err := receive(t, ended); !errors.Is(err, ErrAborted) {
-		t.Errorf("ended with %v", err)
-	}
 }
 
 func TestClientLeavesBeforeTheAnswer(t *testing.T) {
 	t.Parallel()
-	arrived, cancelled := make(chan struct{}), make(chan struct{})
-	f := forwarder(t, upstream(t, func(_ http.ResponseWriter, r *http.Request) {
-		close(arrived)
-		<-r.Context().Done()
-		close(cancelled)
-	}))
-	front, ended := edge(t, f, question())
-	ctx, leave := context.WithCancel(t.Context())
-	left := make(chan struct{})
-	go func() {
-		defer close(left)
-		resp, err := get(ctx, t, front)
-		if err == nil {
-			resp.Body.Close()
+	bothWays(t, func(t *way) {
+		arrived, cancelled := make(chan struct{}), make(chan struct{})
+		f := t.forwarder(upstream(t, func(_ http.ResponseWriter, r *http.Request) {
+			close(arrived)
+			<-r.Context().Done()
+			close(cancelled)
+		}))
+		front, ended := edge(t, f, question())
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan struct{})
+		go func() {
+			defer close(left)
+			resp, err := get(ctx, t, front)
+			if err == nil {
+				resp.Body.Close()
+			}
+		}()
+		receive(t, arrived)
+		leave()
+		receive(t, cancelled)
+		receive(t, left)
+		err := receive(t, ended)
+		if !errors.Is(err, context.Canceled) || errors.Is(err, ErrAborted) || errors.As(err, new(*apierr.Error)) {
+			t.Errorf("ended with %v", err)
 		}
-	}()
-	receive(t, arrived)
-	leave()
-	receive(t, cancelled)
-	receive(t, left)
-	err := receive(t, ended)
-	if !errors.Is(err, context.Canceled) || errors.Is(err, ErrAborted) || errors.As(err, new(*apierr.Error)) {
-		t.Errorf("ended with %v", err)
-	}
+	})
 }
 
 func TestClientLeavesWithinTheAnswer(t *testing.T) {
 	t.Parallel()
-	cancelled := make(chan struct{})
-	f := forwarder(t, upstream(t, func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, "[")
-		_ = http.NewResponseController(w).Flush()
-		<-r.Context().Done()
-		close(cancelled)
-	}))
-	front, ended := edge(t, f, question())
-	ctx, leave := context.WithCancel(t.Context())
-	defer leave()
-	resp, err := get(ctx, t, front)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if _, err := io.ReadFull(resp.Body, make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	leave()
-	receive(t, cancelled)
-	// Both: a context can end for other reasons than a client that left, and the client must not take what it
-	// has for the whole.
-	if err := receive(t, ended); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrAborted) {
-		t.Errorf("ended with %v", err)
-	}
+	bothWays(t, func(t *way) {
+		cancelled := make(chan struct{})
+		f := t.forwarder(upstream(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "[")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+			close(cancelled)
+		}))
+		front, ended := edge(t, f, question())
+		ctx, leave := context.WithCancel(t.Context())
+		defer leave()
+		resp, err := get(ctx, t, front)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if _, err := io.ReadFull(resp.Body, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		leave()
+		receive(t, cancelled)
+		// Both: a context can end for other reasons than a client that left, and the client must not take what it
+		// has for the whole.
+		if err := receive(t, ended); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrAborted) {
+			t.Errorf("ended with %v", err)
+		}
+	})
 }
 
 func TestCallersDeadline(t *testing.T) {
 	t.Parallel()
-	base, _ := rawUpstream(t, func(c *net.TCPConn) { untilClosed(c) })
-	ctx, cancel := context.WithTimeout(t.Context(), brief)
-	defer cancel()
-	_, err := forwarder(t, base).Forward(ctx, httptest.NewRecorder(), question())
-	wantRefusal(t, err, 504, apierr.UpstreamTimeout)
+	bothWays(t, func(t *way) {
+		base, _ := rawUpstream(t, func(c *net.TCPConn) { untilClosed(c) })
+		ctx, cancel := context.WithTimeout(t.Context(), brief)
+		defer cancel()
+		_, err := t.forwarder(base).Forward(ctx, httptest.NewRecorder(), question())
+		wantRefusal(t, err, 504, apierr.UpstreamTimeout)
+	})
 }

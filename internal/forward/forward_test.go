@@ -3,6 +3,7 @@ package forward
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,7 +32,12 @@ const (
 )
 
 // forwarder returns a Forwarder to base with a transport of its own.
-func forwarder(t *testing.T, base string, change ...func(*Options)) *Forwarder {
+func forwarder(t testing.TB, base string, change ...func(*Options)) *Forwarder {
+	t.Helper()
+	return New(options(t, base, change))
+}
+
+func options(t testing.TB, base string, change []func(*Options)) Options {
 	t.Helper()
 	u, err := url.Parse(base)
 	if err != nil {
@@ -42,7 +49,63 @@ func forwarder(t *testing.T, base string, change ...func(*Options)) *Forwarder {
 	for _, f := range change {
 		f(&o)
 	}
+	return o
+}
+
+// direct returns a Forwarder that asks over connections of its own, as its transport's settings have it, and whose transport is
+// not to be used.
+func direct(t testing.TB, base string, change ...func(*Options)) *Forwarder {
+	t.Helper()
+	o := options(t, base, change)
+	tr := o.Transport.(*http.Transport)
+	w := wire.Options{
+		Addr: o.Base.Host, Dial: tr.DialContext, HeaderTimeout: o.HeaderTimeout, BodyTimeout: o.IdleTimeout, MaxHeader: tr.MaxResponseHeaderBytes,
+	}
+	if w.Dial == nil {
+		w.Dial = new(net.Dialer).DialContext
+	}
+	if tr.ResponseHeaderTimeout > 0 {
+		w.HeaderTimeout = tr.ResponseHeaderTimeout
+	}
+	if o.Base.Scheme == "https" {
+		w.TLS = &tls.Config{ServerName: o.Base.Hostname()}
+	}
+	o.Direct = wire.New(w)
+	t.Cleanup(o.Direct.Close)
+	o.Transport = tripper(func(r *http.Request) (*http.Response, error) {
+		t.Errorf("%s goes by the transport", r.URL)
+		return nil, errors.ErrUnsupported
+	})
 	return New(o)
+}
+
+// way is a test of one of the ways to Tinybird.
+type way struct {
+	*testing.T
+
+	direct bool
+}
+
+// forwarder returns a Forwarder that goes this way.
+func (w *way) forwarder(base string, change ...func(*Options)) *Forwarder {
+	w.Helper()
+	if w.direct {
+		return direct(w, base, change...)
+	}
+	return forwarder(w, base, change...)
+}
+
+// bothWays runs a test over net/http's transport, and over connections of our own.
+func bothWays(t *testing.T, test func(*way)) {
+	t.Helper()
+	t.Run("transport", func(t *testing.T) {
+		t.Parallel()
+		test(&way{t, false})
+	})
+	t.Run("direct", func(t *testing.T) {
+		t.Parallel()
+		test(&way{t, true})
+	})
 }
 
 // upstream starts a server that answers with h.
@@ -55,7 +118,7 @@ func upstream(t testing.TB, h http.HandlerFunc) string {
 
 // rawUpstream starts a server that hands each connection, with its first request read, to serve and closes it
 // when serve returns. The text of each request is sent on the channel.
-func rawUpstream(t *testing.T, serve func(c *net.TCPConn)) (base string, requests <-chan string) {
+func rawUpstream(t testing.TB, serve func(c *net.TCPConn)) (base string, requests <-chan string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -104,7 +167,7 @@ func readRequest(c net.Conn) (string, error) {
 func untilClosed(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 
 // edge starts a server that answers with f as the product does, and reports how each call ended.
-func edge(t *testing.T, f *Forwarder, q Request) (base string, results <-chan error) {
+func edge(t testing.TB, f *Forwarder, q Request) (base string, results <-chan error) {
 	t.Helper()
 	ended := make(chan error, 16)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -125,7 +188,7 @@ func edge(t *testing.T, f *Forwarder, q Request) (base string, results <-chan er
 }
 
 // get asks for u over a connection of its own.
-func get(ctx context.Context, t *testing.T, u string) (*http.Response, error) {
+func get(ctx context.Context, t testing.TB, u string) (*http.Response, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u, http.NoBody)
 	if err != nil {
@@ -135,7 +198,7 @@ func get(ctx context.Context, t *testing.T, u string) (*http.Response, error) {
 	return tr.RoundTrip(req)
 }
 
-func receive[T any](t *testing.T, c <-chan T) T {
+func receive[T any](t testing.TB, c <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -151,7 +214,7 @@ func question() Request {
 }
 
 // ask forwards q and returns what a client would see.
-func ask(t *testing.T, f *Forwarder, q Request) (*httptest.ResponseRecorder, Outcome, error) {
+func ask(t testing.TB, f *Forwarder, q Request) (*httptest.ResponseRecorder, Outcome, error) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	out, err := f.Forward(t.Context(), w, q)
@@ -161,7 +224,7 @@ func ask(t *testing.T, f *Forwarder, q Request) (*httptest.ResponseRecorder, Out
 }
 
 // noToken fails if the text of err, or of its message, holds a part of the token.
-func noToken(t *testing.T, err error) {
+func noToken(t testing.TB, err error) {
 	t.Helper()
 	if err == nil {
 		return
@@ -178,7 +241,7 @@ func noToken(t *testing.T, err error) {
 }
 
 // wantRefusal fails if err is not the refusal with this status and code.
-func wantRefusal(t *testing.T, err error, status int, code apierr.Code) *apierr.Error {
+func wantRefusal(t testing.TB, err error, status int, code apierr.Code) *apierr.Error {
 	t.Helper()
 	var refusal *apierr.Error
 	if !errors.As(err, &refusal) {

@@ -26,7 +26,7 @@ func envelope(text string) string {
 }
 
 // refusing returns the address of an upstream that answers with this status and body.
-func refusing(t *testing.T, status int, body string) string {
+func refusing(t testing.TB, status int, body string) string {
 	t.Helper()
 	return upstream(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -73,31 +73,33 @@ func TestStatuses(t *testing.T) {
 	} {
 		t.Run(strconv.Itoa(c.upstream), func(t *testing.T) {
 			t.Parallel()
-			base := refusing(t, c.upstream, envelope(text))
+			bothWays(t, func(t *way) {
+				base := refusing(t, c.upstream, envelope(text))
 
-			w, out, err := ask(t, forwarder(t, base), question())
-			hidden := wantRefusal(t, err, c.status, c.code)
-			if strings.Contains(hidden.Message, "secret_column") {
-				t.Errorf("shown to the client: %q", hidden.Message)
-			}
-			if got := hidden.Header.Get("Retry-After"); got != c.retryAfter || len(hidden.Header) > 1 {
-				t.Errorf("header of the refusal: %v, want Retry-After %q", hidden.Header, c.retryAfter)
-			}
-			if out.UpstreamStatus != c.upstream || out.Err == nil || errors.As(out.Err, new(*apierr.Error)) || !strings.Contains(out.Err.Error(), strconv.Itoa(c.upstream)) {
-				t.Errorf("outcome %+v", out)
-			}
-			if c.upstream >= 400 && !strings.Contains(out.Err.Error(), "secret_column") {
-				t.Errorf("the operator is not told what Tinybird said: %v", out.Err)
-			}
-			if len(w.Header()) != 0 || w.Body.Len() != 0 {
-				t.Errorf("written: %v %q", w.Header(), w.Body)
-			}
+				w, out, err := ask(t, t.forwarder(base), question())
+				hidden := wantRefusal(t, err, c.status, c.code)
+				if strings.Contains(hidden.Message, "secret_column") {
+					t.Errorf("shown to the client: %q", hidden.Message)
+				}
+				if got := hidden.Header.Get("Retry-After"); got != c.retryAfter || len(hidden.Header) > 1 {
+					t.Errorf("header of the refusal: %v, want Retry-After %q", hidden.Header, c.retryAfter)
+				}
+				if out.UpstreamStatus != c.upstream || out.Err == nil || errors.As(out.Err, new(*apierr.Error)) || !strings.Contains(out.Err.Error(), strconv.Itoa(c.upstream)) {
+					t.Errorf("outcome %+v", out)
+				}
+				if c.upstream >= 400 && !strings.Contains(out.Err.Error(), "secret_column") {
+					t.Errorf("the operator is not told what Tinybird said: %v", out.Err)
+				}
+				if len(w.Header()) != 0 || w.Body.Len() != 0 {
+					t.Errorf("written: %v %q", w.Header(), w.Body)
+				}
 
-			_, _, err = ask(t, forwarder(t, base, passErrors), question())
-			passed := wantRefusal(t, err, c.status, c.code)
-			if got := passed.Message == text; got != c.shown {
-				t.Errorf("with PassErrors the client is told %q", passed.Message)
-			}
+				_, _, err = ask(t, t.forwarder(base, passErrors), question())
+				passed := wantRefusal(t, err, c.status, c.code)
+				if got := passed.Message == text; got != c.shown {
+					t.Errorf("with PassErrors the client is told %q", passed.Message)
+				}
+			})
 		})
 	}
 }
@@ -105,12 +107,14 @@ func TestStatuses(t *testing.T) {
 // Attack: a redirection makes the edge send the token somewhere else.
 func TestRedirectIsNotFollowed(t *testing.T) {
 	t.Parallel()
-	other := upstream(t, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("followed to %s", r.URL) })
-	f := forwarder(t, upstream(t, func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, other+"/v0/pipes/x.json", http.StatusTemporaryRedirect)
-	}))
-	_, _, err := ask(t, f, question())
-	wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
+	bothWays(t, func(t *way) {
+		other := upstream(t, func(_ http.ResponseWriter, r *http.Request) { t.Errorf("followed to %s", r.URL) })
+		f := t.forwarder(upstream(t, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, other+"/v0/pipes/x.json", http.StatusTemporaryRedirect)
+		}))
+		_, _, err := ask(t, f, question())
+		wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
+	})
 }
 
 // Attack: Tinybird quotes the token it was given, and the edge hands the quote to the client or to its own log.
@@ -131,13 +135,15 @@ func TestQuotedCredentialsAreHidden(t *testing.T) {
 		for _, status := range []int{400, 401, 403, 404, 429, 500} {
 			t.Run(name+" "+strconv.Itoa(status), func(t *testing.T) {
 				t.Parallel()
-				_, out, err := ask(t, forwarder(t, refusing(t, status, envelope(text)), passErrors), question())
-				if err == nil {
-					t.Fatal("not refused")
-				}
-				if s := out.Err.Error() + err.Error(); strings.Contains(s, "eyJ") || strings.Contains(s, "p.ey") {
-					t.Errorf("quoted: %s", s)
-				}
+				bothWays(t, func(t *way) {
+					_, out, err := ask(t, t.forwarder(refusing(t, status, envelope(text)), passErrors), question())
+					if err == nil {
+						t.Fatal("not refused")
+					}
+					if s := out.Err.Error() + err.Error(); strings.Contains(s, "eyJ") || strings.Contains(s, "p.ey") {
+						t.Errorf("quoted: %s", s)
+					}
+				})
 			})
 		}
 	}
@@ -146,39 +152,43 @@ func TestQuotedCredentialsAreHidden(t *testing.T) {
 // Attack: the whole body of a 403, not only its "error", quotes the token. Nothing of it may reach the client.
 func TestForbiddenBodyIsHidden(t *testing.T) {
 	t.Parallel()
-	f := forwarder(t, refusing(t, http.StatusForbidden, `{"error":"no scope for pipe hidden_pipe","token":"`+token+`"}`), passErrors)
-	front, _ := edge(t, f, question())
-	resp, err := get(t.Context(), t, front)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if resp.StatusCode != 403 || bytes.Contains(body, []byte("hidden_pipe")) || bytes.Contains(body, []byte("eyJ")) ||
-		!bytes.Contains(body, []byte(`"code":"upstream_refused"`)) || resp.Header.Get("Cache-Control") != "private, no-store" ||
-		resp.Header.Get("Set-Cookie") != "" {
-		t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
-	}
+	bothWays(t, func(t *way) {
+		f := t.forwarder(refusing(t, http.StatusForbidden, `{"error":"no scope for pipe hidden_pipe","token":"`+token+`"}`), passErrors)
+		front, _ := edge(t, f, question())
+		resp, err := get(t.Context(), t, front)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != 403 || bytes.Contains(body, []byte("hidden_pipe")) || bytes.Contains(body, []byte("eyJ")) ||
+			!bytes.Contains(body, []byte(`"code":"upstream_refused"`)) || resp.Header.Get("Cache-Control") != "private, no-store" ||
+			resp.Header.Get("Set-Cookie") != "" {
+			t.Errorf("%d %v %s", resp.StatusCode, resp.Header, body)
+		}
+	})
 }
 
 // Attack: what listens at the address is no HTTP server and echoes what it is sent, and net/http quotes that.
 func TestEchoedRequestIsHidden(t *testing.T) {
 	t.Parallel()
-	for _, answer := range []string{
-		"HTTP/1.1 200 OK\r\nBearer " + token + "\r\n\r\n",
-		token + "\r\n\r\n",
-		"HTTP/1.1 " + token + "\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nContent-Length: " + token + "\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + token + "\r\n\r\n",
-		"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + token + "\r\n",
-	} {
-		base, _ := rawUpstream(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, answer) })
-		_, _, err := ask(t, forwarder(t, base), question()) // looks for the token
-		wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
-	}
+	bothWays(t, func(t *way) {
+		for _, answer := range []string{
+			"HTTP/1.1 200 OK\r\nBearer " + token + "\r\n\r\n",
+			token + "\r\n\r\n",
+			"HTTP/1.1 " + token + "\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nContent-Length: " + token + "\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + token + "\r\n\r\n",
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + token + "\r\n",
+		} {
+			base, _ := rawUpstream(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, answer) })
+			_, _, err := ask(t, t.forwarder(base), question()) // looks for the token
+			wantRefusal(t, err, 502, apierr.UpstreamUnreachable)
+		}
+	})
 }
 
 func pack(s string) string {
@@ -267,25 +277,27 @@ func TestLimitsOfA429(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			f := forwarder(t, upstream(t, func(w http.ResponseWriter, _ *http.Request) {
-				for name, v := range c.upstream {
+			bothWays(t, func(t *way) {
+				f := t.forwarder(upstream(t, func(w http.ResponseWriter, _ *http.Request) {
+					for name, v := range c.upstream {
+						w.Header().Set(name, v)
+					}
+					w.WriteHeader(http.StatusTooManyRequests)
+				}))
+				w := httptest.NewRecorder()
+				for name, v := range c.edge {
 					w.Header().Set(name, v)
 				}
-				w.WriteHeader(http.StatusTooManyRequests)
-			}))
-			w := httptest.NewRecorder()
-			for name, v := range c.edge {
-				w.Header().Set(name, v)
-			}
-			_, err := f.Forward(t.Context(), w, question())
-			if err := wantRefusal(t, err, 429, apierr.RateLimited).Write(w); err != nil {
-				t.Fatal(err)
-			}
-			for name, want := range c.want {
-				if got := w.Header().Get(name); got != want {
-					t.Errorf("%s: %q, want %q", name, got, want)
+				_, err := f.Forward(t.Context(), w, question())
+				if err := wantRefusal(t, err, 429, apierr.RateLimited).Write(w); err != nil {
+					t.Fatal(err)
 				}
-			}
+				for name, want := range c.want {
+					if got := w.Header().Get(name); got != want {
+						t.Errorf("%s: %q, want %q", name, got, want)
+					}
+				}
+			})
 		})
 	}
 }

@@ -47,9 +47,9 @@ func BenchmarkRoundTrip(b *testing.B) {
 		b.Cleanup(c.Close)
 		b.Cleanup(tr.CloseIdleConnections)
 		question := []byte("GET /v0/pipes/top_pages.json?days=7 HTTP/1.1\r\nHost: a\r\nUser-Agent: bench\r\nAccept: application/json\r\nAccept-Encoding: identity\r\n\r\n")
-		ways := map[string]func(b *testing.B) (*http.Response, error){
-			"wire": func(b *testing.B) (*http.Response, error) { return c.Do(b.Context(), question) },
-			"transport": func(b *testing.B) (*http.Response, error) {
+		ways := map[string]func() (*http.Response, error){
+			"wire": func() (*http.Response, error) { return c.Do(b.Context(), question) },
+			"transport": func() (*http.Response, error) {
 				r, err := http.NewRequestWithContext(b.Context(), http.MethodGet, base+"/v0/pipes/top_pages.json?days=7", http.NoBody)
 				if err != nil {
 					return nil, err
@@ -80,8 +80,9 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 }
 
-func roundTrip(b *testing.B, ask func(b *testing.B) (*http.Response, error), buf []byte) {
-	resp, err := ask(b)
+func roundTrip(b *testing.B, ask func() (*http.Response, error), buf []byte) {
+	b.Helper()
+	resp, err := ask()
 	if err != nil {
 		b.Error(err)
 		return

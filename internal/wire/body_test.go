@@ -4,7 +4,6 @@ package wire
 
 import (
 	"bytes"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +21,7 @@ func TestUnreadBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			eachWay(t, func(t *way) {
-				s := serveTCP(t, config, func(p *peer) {
+				s := serveTCP(t, t.config, func(p *peer) {
 					for path := p.request(); path != ""; path = p.request() {
 						if p.number == 1 {
 							p.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n/first\r\n0\r\n\r\n")
@@ -31,7 +30,7 @@ func TestUnreadBody(t *testing.T) {
 						}
 					}
 				})
-				c := client(t, s, change)
+				c := client(t, s, t.change)
 				resp, err := c.Do(t.Context(), text("/first"))
 				if err != nil {
 					t.Fatal(err)
@@ -60,7 +59,7 @@ func TestLateCloseDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *way) {
 		arrived, proceed := make(chan struct{}), make(chan struct{})
-		s := serveTCP(t, config, func(p *peer) {
+		s := serveTCP(t, t.config, func(p *peer) {
 			p.send(answer(p.request()))
 			path := p.request()
 			close(arrived)
@@ -68,7 +67,7 @@ func TestLateCloseDisturbsNobody(t *testing.T) {
 			p.send(answer(path))
 			echo(p)
 		})
-		c := client(t, s, change)
+		c := client(t, s, t.change)
 		resp, err := c.Do(t.Context(), text("/first"))
 		if err != nil {
 			t.Fatal(err)
@@ -136,7 +135,7 @@ func TestWaysToRead(t *testing.T) {
 			if _, err := io.ReadFull(r, b); err != nil {
 				return nil, err
 			}
-			if n, err := r.Read(make([]byte, 8)); n != 0 || err != io.EOF { //nolint:errorlint // it must be bare
+			if n, err := r.Read(make([]byte, 8)); n != 0 || err != io.EOF {
 				return nil, errors.New("not at its end")
 			}
 			return b, nil
@@ -171,7 +170,7 @@ func TestMaxHeader(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *way) {
 		for _, limit := range []int{100, bufferSize, 3*bufferSize + 7} {
-			s := serveTCP(t, config, func(p *peer) {
+			s := serveTCP(t, t.config, func(p *peer) {
 				for path := p.request(); path != ""; path = p.request() {
 					size := limit
 					if path == "/larger" {
@@ -181,7 +180,7 @@ func TestMaxHeader(t *testing.T) {
 					p.send(head + strings.Repeat("x", size-len(head)-4) + "\r\n\r\n" + strings.Repeat("b", 100_000))
 				}
 			})
-			c := client(t, s, change, func(o *Options) { o.MaxHeader = int64(limit) })
+			c := client(t, s, t.change, func(o *Options) { o.MaxHeader = int64(limit) })
 			for range 3 {
 				if body, err := get(t.Context(), c, "/"); err != nil || len(body) != 100_000 {
 					t.Errorf("of %d: %d bytes, %v", limit, len(body), err)

@@ -4,7 +4,6 @@ package wire
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -91,12 +90,12 @@ func TestContextEndsWithin(t *testing.T) {
 			eachWay(t, func(t *way) {
 				here := make(chan struct{})
 				gone := make(chan struct{})
-				s := serveTCP(t, config, func(p *peer) {
+				s := serveTCP(t, t.config, func(p *peer) {
 					c.serve(p, func() { close(here) })
 					<-gone
 					p.untilClosed()
 				})
-				cl := client(t, s, change)
+				cl := client(t, s, t.change)
 				ctx, cancel := context.WithCancelCause(t.Context())
 				go func() {
 					<-here
@@ -171,7 +170,7 @@ func TestAttackCancelAtTheEnd(t *testing.T) {
 	eachWay(t, func(t *way) {
 		var mu sync.Mutex
 		seen := map[string]int{}
-		s := serveTCP(t, config, func(p *peer) {
+		s := serveTCP(t, t.config, func(p *peer) {
 			for path := p.request(); path != ""; path = p.request() {
 				mu.Lock()
 				seen[path]++
@@ -186,7 +185,7 @@ func TestAttackCancelAtTheEnd(t *testing.T) {
 				}
 			}
 		})
-		c := client(t, s, change)
+		c := client(t, s, t.change)
 		var wg sync.WaitGroup
 		for worker := range 4 {
 			wg.Go(func() {
@@ -207,7 +206,7 @@ func TestAttackCancelAtTheEnd(t *testing.T) {
 }
 
 // cancelAtTheEnd asks for a path and leaves at about the time at which the answer is there.
-func cancelAtTheEnd(t *testing.T, c *Client, path string) {
+func cancelAtTheEnd(t testing.TB, c *Client, path string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -108,6 +108,7 @@ func connOf(fd int) (net.Conn, error) {
 
 // byWire is what this package makes of the bytes.
 func byWire(t testing.TB, data []byte, split int) *outcome {
+	t.Helper()
 	dial, _ := scripted(t, data, split, false)
 	c := New(Options{Addr: "a:80", Dial: dial, HeaderTimeout: patience, BodyTimeout: patience, MaxHeader: fuzzMaxHeader})
 	defer c.Close()
@@ -116,6 +117,7 @@ func byWire(t testing.TB, data []byte, split int) *outcome {
 
 // byTransport is what net/http makes of them.
 func byTransport(t testing.TB, data []byte, split int) *outcome {
+	t.Helper()
 	dial, _ := scripted(t, data, split, false)
 	tr := &http.Transport{DialContext: dial, DisableCompression: true, MaxResponseHeaderBytes: fuzzMaxHeader}
 	defer tr.CloseIdleConnections()

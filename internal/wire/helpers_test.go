@@ -18,7 +18,6 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -33,8 +32,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	// patience is how long a test waits for what must happen.
 	patience = 30 * time.Second
-	// brief is a time limit that is meant to run out.
-	brief = 50 * time.Millisecond
 
 	serverName = "tinybird.test"
 )
@@ -296,16 +293,24 @@ func secure(o *Options) {
 	o.TLS = &tls.Config{RootCAs: pool, ServerName: serverName}
 }
 
+// way is a test with or without TLS.
+type way struct {
+	*testing.T
+
+	config *tls.Config    // the server's; nil without TLS
+	change func(*Options) // the client's
+}
+
 // eachWay runs a test with and without TLS.
-func eachWay(t *testing.T, test func(t *testing.T, s *tls.Config, change func(*Options))) {
+func eachWay(t *testing.T, test func(*way)) {
 	t.Helper()
 	t.Run("plain", func(t *testing.T) {
 		t.Parallel()
-		test(t, nil, func(*Options) {})
+		test(&way{t, nil, func(*Options) {}})
 	})
 	t.Run("TLS", func(t *testing.T) {
 		t.Parallel()
-		test(t, serverTLS(), secure)
+		test(&way{t, serverTLS(), secure})
 	})
 }
 
@@ -353,6 +358,3 @@ func (silentRaw) Read(f func(uintptr) bool) error {
 
 func (silentRaw) Control(func(uintptr)) error    { return errors.ErrUnsupported }
 func (silentRaw) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
-
-// lines joins lines as HTTP does.
-func lines(l ...string) string { return strings.Join(l, "\r\n") }

@@ -17,6 +17,7 @@ import (
 	"hash"
 	"io"
 	"net"
+	"slices"
 	"strings"
 )
 
@@ -165,15 +166,15 @@ type recordWise struct {
 
 func (r *recordWise) Read(p []byte) (int, error) {
 	if len(r.rest) == 0 {
-		head := make([]byte, headSize)
-		if _, err := io.ReadFull(r.Conn, head); err != nil {
+		var head [headSize]byte
+		if _, err := io.ReadFull(r.Conn, head[:]); err != nil {
 			return 0, err
 		}
 		body := make([]byte, binary.BigEndian.Uint16(head[3:]))
 		if _, err := io.ReadFull(r.Conn, body); err != nil {
 			return 0, err
 		}
-		r.rest = append(head, body...)
+		r.rest = slices.Concat(head[:], body)
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]

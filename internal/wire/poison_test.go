@@ -3,7 +3,6 @@
 package wire
 
 import (
-	"crypto/tls"
 	"io"
 	"strconv"
 	"sync"
@@ -14,7 +13,7 @@ import (
 var poison = answer("another tenant's rows")
 
 // wantUnpoisoned asks for more over a client whose connection may have been poisoned, and fails if that is used again.
-func wantUnpoisoned(t *testing.T, c *Client, s *server) {
+func wantUnpoisoned(t testing.TB, c *Client, s *server) {
 	t.Helper()
 	for i := range 2 {
 		mustGet(t, c, "/after"+strconv.Itoa(i))
@@ -63,8 +62,8 @@ func TestAttackPoisonInTheSameSegment(t *testing.T) {
 			t.Run(name+", read by "+strconv.Itoa(piece), func(t *testing.T) {
 				t.Parallel()
 				eachWay(t, func(t *way) {
-					s := serveTCP(t, config, once(func(p *peer, _ string) { p.send(first + poison) }))
-					c := client(t, s, change)
+					s := serveTCP(t, t.config, once(func(p *peer, _ string) { p.send(first + poison) }))
+					c := client(t, s, t.change)
 					resp, err := c.Do(t.Context(), text("/first"))
 					if err != nil {
 						t.Fatal(err)
@@ -84,8 +83,8 @@ func TestAttackPoisonInTheSameSegment(t *testing.T) {
 func TestAttackPoisonOfOneByte(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *way) {
-		s := serveTCP(t, config, once(func(p *peer, path string) { p.send(answer(path) + "H") }))
-		c := client(t, s, change)
+		s := serveTCP(t, t.config, once(func(p *peer, path string) { p.send(answer(path) + "H") }))
+		c := client(t, s, t.change)
 		mustGet(t, c, "/first")
 		wantUnpoisoned(t, c, s)
 	})
@@ -99,12 +98,12 @@ func TestAttackPoisonWhileIdle(t *testing.T) {
 			t.Parallel()
 			eachWay(t, func(t *way) {
 				read := make(chan struct{})
-				s := serveTCP(t, config, once(func(p *peer, path string) {
+				s := serveTCP(t, t.config, once(func(p *peer, path string) {
 					p.send(answer(path))
 					<-read
 					p.send(late)
 				}))
-				c := client(t, s, change)
+				c := client(t, s, t.change)
 				mustGet(t, c, "/first")
 				cn := wantIdle(t, c, 1)[0]
 				close(read)

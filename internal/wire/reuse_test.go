@@ -29,7 +29,7 @@ func TestKeepAlive(t *testing.T) {
 			"HTTP/1.1 100 Continue\r\n\r\n" + answer("after it"),
 			"HTTP/1.1 200 OK\nContent-Length: 4\n\nrows",
 		}
-		s := serveTCP(t, config, func(p *peer) {
+		s := serveTCP(t, t.config, func(p *peer) {
 			for path := p.request(); path != ""; path = p.request() {
 				i, err := strconv.Atoi(path[1:])
 				if err != nil {
@@ -39,7 +39,7 @@ func TestKeepAlive(t *testing.T) {
 				p.send(answers[i])
 			}
 		})
-		c := client(t, s, change)
+		c := client(t, s, t.change)
 		for range 3 {
 			for i := range answers {
 				if _, err := get(t.Context(), c, "/"+strconv.Itoa(i)); err != nil {
@@ -74,7 +74,7 @@ func TestLastUsedFirst(t *testing.T) {
 }
 
 // parkedRequests has n requests in flight at once, each on a connection of its own, and returns how to let them be answered.
-func parkedRequests(t *testing.T, c *Client, n int, answerAll chan<- struct{}, arrived <-chan string) {
+func parkedRequests(t testing.TB, c *Client, n int, answerAll chan<- struct{}, arrived <-chan string) {
 	t.Helper()
 	var wg sync.WaitGroup
 	for i := range n {
@@ -123,7 +123,7 @@ func TestCloseWhileInUse(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *way) {
 		closed := make(chan struct{})
-		s := serveTCP(t, config, func(p *peer) {
+		s := serveTCP(t, t.config, func(p *peer) {
 			for path := p.request(); path != ""; path = p.request() {
 				if path == "/slow" {
 					p.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n/s")
@@ -134,7 +134,7 @@ func TestCloseWhileInUse(t *testing.T) {
 				p.send(answer(path))
 			}
 		})
-		c := client(t, s, change)
+		c := client(t, s, t.change)
 		mustGet(t, c, "/first")
 		wantIdle(t, c, 1)
 		resp, err := c.Do(t.Context(), text("/slow"))
@@ -213,7 +213,7 @@ func TestServerClosesIdleConnection(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *way) {
 		var requests atomic.Int64
-		s := serveTCP(t, config, func(p *peer) {
+		s := serveTCP(t, t.config, func(p *peer) {
 			path := p.request()
 			requests.Add(1)
 			p.send(answer(path))
@@ -222,7 +222,7 @@ func TestServerClosesIdleConnection(t *testing.T) {
 				_ = c.CloseWrite()
 			}
 		})
-		c := client(t, s, change)
+		c := client(t, s, t.change)
 		for i := range 5 {
 			mustGet(t, c, "/"+strconv.Itoa(i))
 			if idle := c.idle.idle(); len(idle) == 1 { // else the end came together with the answer
@@ -276,12 +276,12 @@ func TestFreshConnectionIsNotTriedTwice(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *way) {
 		var requests atomic.Int64
-		s := serveTCP(t, config, func(p *peer) {
+		s := serveTCP(t, t.config, func(p *peer) {
 			if p.request() != "" {
 				requests.Add(1)
 			}
 		})
-		if body, err := get(t.Context(), client(t, s, change), "/"); err == nil {
+		if body, err := get(t.Context(), client(t, s, t.change), "/"); err == nil {
 			t.Errorf("answered with %q", body)
 		}
 		if requests.Load() != 1 || s.accepted.Load() != 1 {

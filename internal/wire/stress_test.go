@@ -4,7 +4,6 @@ package wire
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -75,8 +74,8 @@ func TestAttackSwappedAnswers(t *testing.T) {
 		if testing.Short() {
 			each = 10
 		}
-		s := serveTCP(t, config, moody)
-		c := client(t, s, change, func(o *Options) { o.MaxIdle = workers / 2 })
+		s := serveTCP(t, t.config, moody)
+		c := client(t, s, t.change, func(o *Options) { o.MaxIdle = workers / 2 })
 		var answered atomic.Int64
 		var wg sync.WaitGroup
 		for worker := range workers {
@@ -101,7 +100,7 @@ func TestAttackSwappedAnswers(t *testing.T) {
 }
 
 // oneOfMany asks for a path, and tells whether it had an answer. An answer to another path is a failure.
-func oneOfMany(t *testing.T, c *Client, path string) bool {
+func oneOfMany(t testing.TB, c *Client, path string) bool {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -28,9 +28,10 @@ const (
 )
 
 // inMemory returns a client of a server in memory, which is closed at the end of the test.
-func inMemory(t testing.TB, config *tls.Config, serve func(p *peer), change ...func(*Options)) *Client {
+func inMemory(tb testing.TB, config *tls.Config, serve func(p *peer), change ...func(*Options)) *Client {
+	tb.Helper()
 	o := Options{Addr: "a:80", HeaderTimeout: headerLimit, BodyTimeout: bodyLimit, IdleTimeout: time.Hour}
-	o.Dial = memory(t, func(p *peer) {
+	o.Dial = memory(tb, func(p *peer) {
 		if config != nil {
 			p = &peer{Conn: tls.Server(p.Conn, config), number: p.number}
 			p.in = bufio.NewReader(p.Conn)
@@ -41,27 +42,27 @@ func inMemory(t testing.TB, config *tls.Config, serve func(p *peer), change ...f
 		f(&o)
 	}
 	c := New(o)
-	t.Cleanup(c.Close)
+	tb.Cleanup(c.Close)
 	return c
 }
 
 // eachWayInBubble runs a test in a bubble, with and without TLS.
-func eachWayInBubble(t *testing.T, test func(t *testing.T, config *tls.Config, change func(*Options))) {
+func eachWayInBubble(t *testing.T, test func(*way)) {
 	t.Helper()
-	eachWay(t, func(t *way) {
-		synctest.Test(t, func(t *testing.T) { test(t, config, change) })
+	eachWay(t, func(w *way) {
+		synctest.Test(w.T, func(t *testing.T) { test(&way{t, w.config, w.change}) })
 	})
 }
 
 // took fails unless the time since start is at least want, and no more than slack beyond it.
-func took(t *testing.T, start time.Time, want, slack time.Duration) {
+func took(t testing.TB, start time.Time, want, slack time.Duration) {
 	t.Helper()
 	if got := time.Since(start); got < want || got > want+slack {
 		t.Errorf("took %v, want %v, or up to %v more", got, want, slack)
 	}
 }
 
-func wantTimeout(t *testing.T, err error) {
+func wantTimeout(t testing.TB, err error) {
 	t.Helper()
 	var late net.Error
 	if !errors.As(err, &late) || !late.Timeout() {
@@ -80,7 +81,7 @@ func TestHeaderTimeout(t *testing.T) {
 				t.Parallel()
 				eachWayInBubble(t, func(t *way) {
 					done := make(chan struct{})
-					client := inMemory(t, config, func(p *peer) {
+					client := inMemory(t, t.config, func(p *peer) {
 						if !fresh {
 							p.send(answer(p.request()))
 						}
@@ -93,7 +94,7 @@ func TestHeaderTimeout(t *testing.T) {
 							p.untilClosed()
 						}
 						<-done
-					}, change)
+					}, t.change)
 					defer close(done)
 					if !fresh {
 						mustGet(t, client, "/first")
@@ -145,7 +146,7 @@ func TestNeverEarly(t *testing.T) {
 	eachWayInBubble(t, func(t *way) {
 		here, there := waits(1), waits(2)
 		connections := 0
-		c := inMemory(t, config, func(p *peer) {
+		c := inMemory(t, t.config, func(p *peer) {
 			connections++
 			for path := p.request(); path != ""; path = p.request() {
 				<-time.After(there(headerLimit))
@@ -155,7 +156,7 @@ func TestNeverEarly(t *testing.T) {
 					p.send(path[i : i+1])
 				}
 			}
-		}, change)
+		}, t.change)
 		for i := range 300 {
 			path := "/" + strconv.Itoa(i)
 			resp, err := c.Do(t.Context(), text(path))
@@ -209,12 +210,12 @@ func TestBodyTimeout(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			eachWayInBubble(t, func(t *way) {
-				c := inMemory(t, config, func(p *peer) {
+				c := inMemory(t, t.config, func(p *peer) {
 					p.request()
 					<-time.After(headerLimit - 1)
 					p.send(begun)
 					p.untilClosed()
-				}, change)
+				}, t.change)
 				resp, err := c.Do(t.Context(), text("/"))
 				if err != nil {
 					t.Fatal(err)
@@ -240,13 +241,13 @@ func TestGiveUpAfter(t *testing.T) {
 		t.Run(d.String(), func(t *testing.T) {
 			t.Parallel()
 			eachWayInBubble(t, func(t *way) {
-				c := inMemory(t, config, func(p *peer) {
+				c := inMemory(t, t.config, func(p *peer) {
 					p.request()
 					p.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 					for p.send("1\r\na\r\n") {
 						<-time.After(time.Second)
 					}
-				}, change)
+				}, t.change)
 				resp, err := c.Do(t.Context(), text("/"))
 				if err != nil {
 					t.Fatal(err)
@@ -273,7 +274,7 @@ func TestGiveUpAfterIsForOneAnswer(t *testing.T) {
 	t.Parallel()
 	eachWayInBubble(t, func(t *way) {
 		connections := 0
-		c := inMemory(t, config, func(p *peer) {
+		c := inMemory(t, t.config, func(p *peer) {
 			connections++
 			for path := p.request(); path != ""; path = p.request() {
 				<-time.After(headerLimit - 1)
@@ -281,7 +282,7 @@ func TestGiveUpAfterIsForOneAnswer(t *testing.T) {
 				<-time.After(bodyLimit - 1)
 				p.send("x")
 			}
-		}, change)
+		}, t.change)
 		for i := range 6 {
 			resp, err := c.Do(t.Context(), text("/"))
 			if err != nil {
@@ -307,11 +308,11 @@ func TestIdleTimeout(t *testing.T) {
 		const limit = time.Minute
 		ended := make(chan time.Time, 16)
 		connections := 0
-		c := inMemory(t, config, func(p *peer) {
+		c := inMemory(t, t.config, func(p *peer) {
 			connections++
 			echo(p)
 			ended <- time.Now()
-		}, change, func(o *Options) { o.IdleTimeout = limit })
+		}, t.change, func(o *Options) { o.IdleTimeout = limit })
 		mustGet(t, c, "/first")
 		<-time.After(limit - 1)
 		mustGet(t, c, "/just-in-time")

@@ -135,7 +135,7 @@ func testKeyUpdate(t *testing.T, spoil func(*conn), kept bool) {
 			}
 			path := pathOf(b)
 			// The answer, and in the same segment the wish for other keys.
-			_, _ = p.Conn.Write(append(k.seal(typeData, []byte(answer(path))), k.seal(typeHandshake, []byte{24, 0, 0, 1, 1})...))
+			_, _ = p.Write(append(k.seal(typeData, []byte(answer(path))), k.seal(typeHandshake, []byte{24, 0, 0, 1, 1})...))
 			k.out.update()
 		}
 	})
@@ -150,8 +150,10 @@ func testKeyUpdate(t *testing.T, spoil func(*conn), kept bool) {
 	if kept != (s.accepted.Load() == 1) {
 		t.Errorf("%d connections", s.accepted.Load())
 	}
-	if kept && (!receive(t, updated) || !receive(t, updated)) {
-		t.Error("the client did not take other keys")
+	for i := 0; kept && i < 2; i++ {
+		if !receive(t, updated) {
+			t.Error("the client did not take other keys")
+		}
 	}
 }
 
