@@ -185,6 +185,14 @@ func (a *API) route(in *input, who caller, out *answer) *refusal {
 			return a.definition(file, out)
 		}
 	}
+	if who.admin && in.r.Method == http.MethodGet {
+		if path == "/v0/tokens" || path == "/v0/tokens/" {
+			return a.staticTokens(out)
+		}
+		if name, ok := strings.CutPrefix(path, "/v0/datasources/"); ok && !strings.Contains(name, "/") {
+			return a.datasource(name, out)
+		}
+	}
 	if strings.HasPrefix(path, "/v0/") {
 		return &refusal{status: http.StatusForbidden, text: "Not enough permissions: JWTs only read endpoints", doc: docAuth}
 	}

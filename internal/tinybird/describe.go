@@ -11,9 +11,10 @@ type FixedInfo struct {
 
 // PipeInfo is what the policy says about one pipe.
 type PipeInfo struct {
-	Name   string
-	Fixed  []FixedInfo // sorted by name; empty for an unrestricted pipe
-	Params []string    // client parameters let through, sorted; nil: all but the reserved and the fixed
+	Name    string
+	Fixed   []FixedInfo // sorted by name; empty for an unrestricted pipe
+	Params  []string    // client parameters let through, sorted; nil: all but the reserved and the fixed
+	Formats []string    // those that may be asked for, the preferred one first
 }
 
 // Describe lists the pipes of the policy, sorted by name.
@@ -21,7 +22,7 @@ func (p *Policy) Describe() []PipeInfo {
 	list := make([]PipeInfo, 0, len(p.pipes))
 	for _, name := range p.Pipes() {
 		pipe := p.pipes[name]
-		info := PipeInfo{Name: name}
+		info := PipeInfo{Name: name, Formats: slices.Clone(pipe.formats)}
 		for _, f := range pipe.fixed {
 			info.Fixed = append(info.Fixed, FixedInfo{f.name, f.typ, f.constant})
 		}
