@@ -2,14 +2,9 @@ package caddytinybird
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -63,11 +58,7 @@ not be proven, and 2 when the audit could not be made. Only Tinybird is asked.`,
 }
 
 func (f *auditFlags) run(cmd *cobra.Command) error {
-	ctx := cmd.Context()
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible(cmd)
 	defer stop()
 	report, err := f.audit(ctx, cmd)
 	if err == nil {
@@ -77,30 +68,25 @@ func (f *auditFlags) run(cmd *cobra.Command) error {
 	case err != nil:
 		return couldNotRun(cmd, err)
 	case !report.OK:
-		cmd.SilenceErrors = true
-		return errFindings
+		return findings(cmd)
 	}
 	return nil
 }
 
 func (f *auditFlags) audit(ctx context.Context, cmd *cobra.Command) (*audit.Report, error) {
-	o, err := f.options(cmd)
+	o, err := f.options()
 	if err != nil {
 		return nil, err
 	}
+	steps := newProgress(cmd.ErrOrStderr(), "audit")
+	defer steps.end()
+	o.Progress = func(pipe string, n, of int) { steps.step(fmt.Sprintf("%s (%d of %d)", pipe, n, of)) }
 	config, err := loadConfig(cmd)
 	if err != nil {
 		return nil, err
 	}
-	sites, err := configuredSites(config)
+	sites, err := chosenSites(cmd, config, withTinybird)
 	if err != nil {
-		return nil, err
-	}
-	host, err := cmd.Flags().GetString("site")
-	if err != nil {
-		return nil, fmt.Errorf("site: %w", err)
-	}
-	if sites, err = chooseSites(sites, host); err != nil {
 		return nil, err
 	}
 	report := new(audit.Report)
@@ -124,7 +110,7 @@ func siteError(s configuredSite, err error) error {
 func auditSite(ctx context.Context, s configuredSite, o audit.Options) (audit.SiteReport, error) {
 	guest, cancel := caddy.NewContext(caddy.Context{Context: ctx})
 	defer cancel()
-	b, err := s.workbench(guest)
+	b, err := s.workbench(guest, caddy.Log())
 	if err != nil {
 		return audit.SiteReport{}, err
 	}
@@ -136,8 +122,8 @@ func auditSite(ctx context.Context, s configuredSite, o audit.Options) (audit.Si
 }
 
 // options are what the flags say about the audit.
-func (f *auditFlags) options(cmd *cobra.Command) (audit.Options, error) {
-	o := audit.Options{Columns: map[string]string{}, Progress: progress(cmd.ErrOrStderr()), Unproven: f.unproven, Timeout: f.timeout}
+func (f *auditFlags) options() (audit.Options, error) {
+	o := audit.Options{Columns: map[string]string{}, Unproven: f.unproven, Timeout: f.timeout}
 	if f.timeout < 0 {
 		return o, errors.New("--timeout must be positive, such as 60s")
 	}
@@ -181,25 +167,9 @@ func parseTenant(text string) (audit.Tenant, error) {
 	return t, nil
 }
 
-// progress tells what is being looked at, once that takes more than a second.
-func progress(w io.Writer) func(pipe string, n, of int) {
-	start := time.Now()
-	return func(pipe string, n, of int) {
-		if time.Since(start) > time.Second {
-			_, _ = fmt.Fprintf(w, "audit: %s (%d of %d)\n", pipe, n, of)
-		}
-	}
-}
-
 func (f *auditFlags) write(cmd *cobra.Command, r *audit.Report) error {
-	if !f.json {
-		return r.WriteText(cmd.OutOrStdout())
+	if f.json {
+		return printJSON(cmd, r)
 	}
-	enc := json.NewEncoder(cmd.OutOrStdout())
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(r); err != nil {
-		return fmt.Errorf("write the report: %w", err)
-	}
-	return nil
+	return r.WriteText(cmd.OutOrStdout())
 }

@@ -243,15 +243,31 @@ func typedIn(e *expr) []typed {
 	return found
 }
 
-// Unused lists the parameters of which a pipe's nodes, and those of the pipes that it reads, make no use at all.
-func Unused(ctx context.Context, d *tbapi.Definition, params []string, lookup func(context.Context, string) (*tbapi.Definition, error)) ([]string, error) {
-	an := newAnalysis(ctx, d, params, lookup)
-	var unused []string
-	for _, param := range params {
-		whys := an.prove(param)
-		if slices.ContainsFunc(whys, func(w *why) bool { return w.code == CodeUnused }) {
-			unused = append(unused, param)
+// Use is what a pipe's nodes, and those of the pipes that it reads, make of parameters.
+type Use struct {
+	Unused   []string // fixed parameters of which they make no use at all
+	Required []string // other parameters that they cannot do without, sorted
+}
+
+// UseOf looks at a pipe that is given some fixed parameters.
+func UseOf(ctx context.Context, d *tbapi.Definition, fixed []string, lookup func(context.Context, string) (*tbapi.Definition, error)) (Use, error) {
+	an := newAnalysis(ctx, d, fixed, lookup)
+	var u Use
+	for _, param := range fixed {
+		if slices.ContainsFunc(an.prove(param), func(w *why) bool { return w.code == CodeUnused }) {
+			u.Unused = append(u.Unused, param)
 		}
 	}
-	return unused, an.err
+	for _, n := range an.nodes {
+		walk(n.items, func(e *expr, _ bool) {
+			for _, t := range typedIn(e) {
+				if t.required && !t.hasDefault && !slices.Contains(fixed, t.param) {
+					u.Required = append(u.Required, t.param)
+				}
+			}
+		})
+	}
+	slices.Sort(u.Required)
+	u.Required = slices.Compact(u.Required)
+	return u, an.err
 }

@@ -36,8 +36,9 @@ func (a *auditor) dynamic(ctx context.Context, p tinybird.PipeInfo, openers []op
 	return checks, nil
 }
 
-// strangers are values of the fixed parameters that belong to nobody. What the config gives to everybody stays.
-func strangers(p tinybird.PipeInfo) (fixed []tinybird.FixedValue, random bool) {
+// Strangers are values of a pipe's fixed parameters that belong to nobody. What the config gives to everybody stays; random is false if
+// nothing else is left.
+func Strangers(p tinybird.PipeInfo) (fixed []tinybird.FixedValue, random bool) {
 	for _, f := range p.Fixed {
 		value := f.Literal
 		if value == nil {
@@ -50,7 +51,7 @@ func strangers(p tinybird.PipeInfo) (fixed []tinybird.FixedValue, random bool) {
 }
 
 func (a *auditor) readAsNobody(ctx context.Context, p tinybird.PipeInfo, query url.Values, check string) (Check, error) {
-	fixed, random := strangers(p)
+	fixed, random := Strangers(p)
 	if !random {
 		return Check{
 			Check: check, Status: Skip, Code: CodeUnclear,
