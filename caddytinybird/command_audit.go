@@ -45,6 +45,9 @@ stays a failure.
 
 The exit status is 0 when all pipes are isolated, 1 when one is not or that could
 not be proven, and 2 when the audit could not be made. Only Tinybird is asked.`,
+		Example: `  caddy tinybird audit --config /etc/caddy/Caddyfile
+  caddy tinybird audit --config Caddyfile --tenant org_2abc --tenant org_2def
+  caddy tinybird audit --config Caddyfile --site analytics.example.com --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	configFlags(cmd)
@@ -118,7 +121,26 @@ func auditSite(ctx context.Context, s configuredSite, o audit.Options) (audit.Si
 	b.transport.Transport.ResponseHeaderTimeout = 0
 	defer b.transport.Transport.CloseIdleConnections()
 	o.Hosts, o.Policy, o.Key, o.WorkspaceID, o.Base, o.Transport = s.hosts, b.policy, b.key, b.workspace, b.base, b.transport
+	o.Notes = s.handler.besidePipes()
 	return audit.Run(ctx, o)
+}
+
+// besidePipes says what the handler has that the audit does not look at.
+func (h *Handler) besidePipes() []string {
+	var notes []string
+	for i := range h.Events {
+		var fields []string
+		for _, f := range h.Events[i].Stamp {
+			fields = append(fields, f.Name)
+		}
+		notes = append(notes, fmt.Sprintf("events %s: rows are stamped with %s, whatever their sender says; whether pipes read them by it is seen above, if they are listed.",
+			strings.Join(h.Events[i].Datasources, " "), strings.Join(fields, ", ")))
+	}
+	if h.TokenEndpoint != "" {
+		notes = append(notes, fmt.Sprintf("token_endpoint %s: its tokens are fixed as those of the edge are, so what is proven above holds for them; "+
+			"their holders ask Tinybird past `params`, `formats` and the edge's own limit, and with SQL over what the pipes return.", h.TokenEndpoint))
+	}
+	return notes
 }
 
 // options are what the flags say about the audit.

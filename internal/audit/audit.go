@@ -32,6 +32,7 @@ type Options struct {
 	Key         tinybird.SigningKey
 	WorkspaceID string
 	Policy      *tinybird.Policy
+	Notes       []string // for the report
 
 	Tenants  []Tenant
 	Columns  map[string]string // the column of a fixed parameter, where it is named otherwise; under "": of the only one
@@ -56,7 +57,7 @@ func Run(ctx context.Context, o Options) (SiteReport, error) {
 		Options: o, minter: minter,
 		client: &tbapi.Client{Base: o.Base, Transport: o.Transport, Timeout: o.Timeout, Token: string(o.Key.Bytes)},
 	}
-	r := SiteReport{Hosts: o.Hosts, Upstream: o.Base.String(), WorkspaceID: o.WorkspaceID, OK: true}
+	r := SiteReport{Hosts: o.Hosts, Upstream: o.Base.String(), WorkspaceID: o.WorkspaceID, OK: true, Pipes: []PipeReport{}, Notes: o.Notes}
 	if r.Hosts == nil {
 		r.Hosts = []string{}
 	}

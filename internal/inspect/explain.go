@@ -168,9 +168,6 @@ func (e *explainer) staticToken() {
 	if api, ok := tinybird.RegionURL(t.Region); ok {
 		t.API = api
 	}
-	if t.WorkspaceID != "" {
-		e.note("Of a workspace token that is the workspace's id, and of a user's own token the user's.")
-	}
 	e.Tinybird = t
 	e.identify()
 }

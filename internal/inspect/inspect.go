@@ -194,6 +194,9 @@ func Trim(text string) string {
 			text = strings.TrimSpace(text[len(prefix):])
 		}
 	}
+	if strings.EqualFold(text, "bearer") {
+		return ""
+	}
 	for pair := range strings.SplitSeq(text, ";") {
 		name, value, _ := strings.Cut(strings.TrimSpace(pair), "=")
 		if name == "__session" || strings.HasPrefix(name, "__session_") {

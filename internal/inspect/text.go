@@ -94,11 +94,11 @@ func (r *Report) tinybird() []string {
 	}
 	var s []string
 	if t.WorkspaceID != "" {
-		what := "The workspace is "
+		text := "The workspace is " + t.WorkspaceID
 		if r.Kind == KindTinybirdStatic {
-			what = "The id in it is "
+			text += ", unless it is a user's own token: then that is the user's id"
 		}
-		s = append(s, what+t.WorkspaceID+".")
+		s = append(s, text+".")
 	}
 	if t.Region != "" {
 		at := ", whose address is not known here"
@@ -120,7 +120,11 @@ func (r *Report) tinybird() []string {
 		case len(scope.FixedParams) > 0:
 			var fixed []string
 			for _, name := range slices.Sorted(maps.Keys(scope.FixedParams)) {
-				fixed = append(fixed, name+" = "+asText(scope.FixedParams[name]))
+				text := name + " = " + asText(scope.FixedParams[name])
+				if scope.FixedParams[name] == nil {
+					text += " (which a pipe may take for no filter)"
+				}
+				fixed = append(fixed, text)
 			}
 			text += ", fixed to " + strings.Join(fixed, ", ")
 		case scope.Filter != "":
@@ -144,11 +148,11 @@ func (r *Report) when() []string {
 		parts = append(parts, verb+r.moment(*r.IssuedAt))
 	}
 	if r.NotBefore != nil && r.NotBefore.After(r.now) {
-		parts = append(parts, "is not valid before "+r.moment(*r.NotBefore))
+		parts = append(parts, "becomes valid "+r.moment(*r.NotBefore))
 	}
 	switch {
 	case r.ExpiresAt == nil && r.Kind != KindHandshake && r.Signature != nil:
-		parts = append(parts, "never expires, which no session token may")
+		parts = append(parts, "has no expiry, without which it is refused everywhere")
 	case r.ExpiresAt == nil:
 	case r.Expired:
 		parts = append(parts, "expired "+r.moment(*r.ExpiresAt))
@@ -158,7 +162,11 @@ func (r *Report) when() []string {
 	if len(parts) == 0 {
 		return nil
 	}
-	return []string{"It " + strings.Join(parts, ", and ") + "."}
+	text := "It " + strings.Join(parts, ", and ") + "."
+	if r.ExpiresAt != nil && !r.Expired {
+		text += " Until then it is a credential: show it to nobody."
+	}
+	return []string{text}
 }
 
 // how is who made the token, and whether that is so.
