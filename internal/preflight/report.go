@@ -110,6 +110,14 @@ func (s Style) mark(status Status) string {
 	return mark
 }
 
+// margin is as wide as a mark.
+func (s Style) margin() string {
+	if s.Marks {
+		return "  "
+	}
+	return "     "
+}
+
 // WriteText writes the report for people: a line for each check, and the fix below those that need one.
 func (r *Report) WriteText(w io.Writer, s Style) error {
 	var b strings.Builder
@@ -140,7 +148,7 @@ func (c *Check) text(b *strings.Builder, s Style, indent string) {
 	}
 	b.WriteString(": " + c.Message + "\n")
 	if c.Fix != "" {
-		b.WriteString(indent + "     " + c.Fix + "\n")
+		b.WriteString(indent + s.margin() + c.Fix + "\n")
 	}
 }
 
