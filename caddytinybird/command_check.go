@@ -127,7 +127,7 @@ func readable(cmd *cobra.Command) error {
 	if err != nil || path == "" || path == "-" {
 		return err //nolint:wrapcheck // a flag that is there has no error
 	}
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // the operator names it
 	if err != nil {
 		return fmt.Errorf("read the config: %w", err)
 	}

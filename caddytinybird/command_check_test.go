@@ -38,7 +38,7 @@ analytics.example.com {
 		pipe my_activity {
 			fixed_param user_id {clerk.user.id}
 		}
-		events events {
+		events analytics_events {
 			append_token ` + secretFile(t, s.API.AppendToken()) + `
 			stamp organization_id {clerk.org.id}
 		}
@@ -134,7 +134,7 @@ func TestCheckCommand(t *testing.T) {
 			t.Errorf("%s was read as %v", q.Path, q.Claims["name"])
 		}
 	}
-	if rows := s.API.Events("events"); len(rows) > 0 {
+	if rows := s.API.Events("analytics_events"); len(rows) > 0 {
 		t.Errorf("%d rows were written", len(rows))
 	}
 }
@@ -162,7 +162,7 @@ func TestCheckCommandFindings(t *testing.T) {
 		"nobody at Clerk":       {line("issuer "+s.IssuerURL, "issuer "+s.IssuerURL+"\njwks_url http://127.0.0.1:1/"), nil, preflight.CheckKeys, preflight.Fail, "jwks_url"},
 		"no keys there":         {line("issuer "+s.IssuerURL, "issuer "+s.IssuerURL+"\njwks_url "+s.IssuerURL+"/nothing"), nil, preflight.CheckKeys, preflight.Fail, "status 404"},
 		"another instance":      {line(s.Issuer.PublishableKey(), other.Issuer.PublishableKey()), nil, preflight.CheckIssuer, preflight.Warn, "Remove `issuer`"},
-		"no data source":        {line("events events", "events no_such"), nil, preflight.CheckEvents, preflight.Fail, "no data source of this name"},
+		"no data source":        {line("events analytics_events", "events no_such"), nil, preflight.CheckEvents, preflight.Fail, "no data source of this name"},
 		"no column":             {line("stamp organization_id", "stamp org"), nil, preflight.CheckEvents, preflight.Warn, "no column org"},
 		"a missing variable":    {line("signing_key {file.", "signing_key {env.NO_SUCH_KEY}\n#"), nil, preflight.CheckConfig, preflight.Fail, "signing_key: the variable"},
 		"an unknown directive":  {line("upstream ", "upstreams "), nil, preflight.CheckConfig, preflight.Fail, "upstreams"},

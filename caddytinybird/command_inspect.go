@@ -51,7 +51,7 @@ found out.`,
 		Example: `  pbpaste | caddy tinybird inspect --config /etc/caddy/Caddyfile
   caddy tinybird inspect @token.txt --json
   echo "$CLERK_SECRET_KEY" | caddy tinybird inspect --offline`,
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
+		RunE: f.run,
 	}
 	configFlags(cmd)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -107,7 +107,7 @@ func (f *inspectFlags) inspect(ctx context.Context, cmd *cobra.Command, args []s
 	defer steps.end()
 	j.step = steps.step
 	for i := range sites {
-		j.prepare(&sites[i])
+		j.prepare(&sites[i]) //nolint:contextcheck // it has the context that it was made with
 	}
 	report, err := inspect.Explain(text, j.known)
 	if err != nil {
@@ -143,11 +143,11 @@ func readToken(cmd *cobra.Command, args []string) (string, error) {
 		return readInput(cmd)
 	}
 	if path, ok := strings.CutPrefix(args[0], "@"); ok {
-		file, err := os.Open(path)
+		file, err := os.Open(path) //nolint:gosec // the operator names it
 		if err != nil {
 			return "", fmt.Errorf("read the token: %w", err)
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }() // only read
 		return readBounded(file)
 	}
 	_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "The token is in the history of the shell now, and others on this machine could see it. Give it on stdin, or as @file.")
@@ -162,7 +162,7 @@ func readInput(cmd *cobra.Command) (string, error) {
 		return readBounded(in)
 	}
 	_, _ = fmt.Fprint(cmd.ErrOrStderr(), "Paste the token and press Enter (it is not shown): ")
-	line, err := term.ReadPassword(int(file.Fd())) //nolint:gosec // descriptors are small
+	line, err := term.ReadPassword(int(file.Fd()))
 	_, _ = fmt.Fprintln(cmd.ErrOrStderr())
 	if err != nil {
 		return "", fmt.Errorf("read the token: %w", err)

@@ -122,7 +122,7 @@ func TestInspectCommandTokens(t *testing.T) {
 	}
 	for token, want := range map[string]string{
 		s.API.SigningKey():                   "It is the signing key of analytics.example.com.",
-		s.API.AppendToken():                  "It is the append_token of events events of analytics.example.com.",
+		s.API.AppendToken():                  "It is the append_token of events analytics_events of analytics.example.com.",
 		s.Issuer.SecretKey():                 "It is the secret key of analytics.example.com.",
 		s.Issuer.PublishableKey():            "It is the publishable key of analytics.example.com.",
 		devstack.NewSigningKey("x"):          "It is none of those in the config.",

@@ -15,7 +15,7 @@ import (
 // isTerminal reports whether somebody is looking at what is written there, or typing what is read.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // descriptors are small
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // styleFor is how a report is written: with marks and colours for people, in plain words for everything else, and without colours for

@@ -192,7 +192,7 @@ func TestAuditCommandNotes(t *testing.T) {
 	s := newStack(t, devstack.Options{})
 	config := checkedCaddyfile(t, s, map[string]string{"upstream ": "token_endpoint /token\nupstream "})
 	out, status, err := command(t, "audit", "--config", config)
-	for _, want := range []string{"\n  events events: rows are stamped with organization_id, ", "\n  token_endpoint /token: "} {
+	for _, want := range []string{"\n  events analytics_events: rows are stamped with organization_id, ", "\n  token_endpoint /token: "} {
 		if status != 0 || !strings.Contains(out, want) {
 			t.Errorf("no %q in %d %v\n%s", want, status, err, out)
 		}

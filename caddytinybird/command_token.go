@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -256,7 +257,7 @@ func (f *tokenFlags) rate(grants []*tinybird.Grant) (int, error) {
 			if f.rps == 0 {
 				return 0, fmt.Errorf("rate_limit is %s, which the site works out for each request; say with --rps what it is for this session", g.Rate.RPS)
 			}
-			rps, err = tinybird.ParseRPS(fmt.Sprint(f.rps))
+			rps, err = tinybird.ParseRPS(strconv.Itoa(f.rps))
 		}
 		if err != nil {
 			return 0, fmt.Errorf("--rps: %w", err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
@@ -67,7 +68,7 @@ func TestTokenCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
-	res, err := http.DefaultClient.Do(r)
+	res, err := (&http.Client{Timeout: time.Minute}).Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,12 +136,12 @@ func (j *judge) secret(value, name string, signs bool) {
 
 // verdict shows the token to the site as a client does that sends it in the Authorization header.
 func (c *court) verdict(ctx context.Context, token string) inspect.Verdict {
-	v := inspect.Verdict{Hosts: c.site.hosts, Directive: "tinybird"}
+	v := inspect.Verdict{Hosts: c.site.hosts, Directive: Handler{}.CaddyModule().ID.Name()}
 	if v.Hosts == nil {
 		v.Hosts = []string{}
 	}
 	if c.site.handler == nil {
-		v.Directive = "clerk_auth"
+		v.Directive = ClerkAuth{}.CaddyModule().ID.Name()
 	}
 	if c.err != nil {
 		v.Unclear = c.err.Error()
@@ -169,7 +169,7 @@ func (c *court) judge(ctx context.Context, token string, v *inspect.Verdict) *ap
 	r.Header.Set("Authorization", "Bearer "+token)
 	who := new(visitor)
 	if c.site.auth != nil {
-		if who.identity, err = c.verifier.Authenticate(r); err != nil {
+		if who.identity, err = c.verifier.Authenticate(r); err != nil { //nolint:contextcheck // it takes the request, and with it its context
 			return refusalOf(err)
 		}
 		for _, q := range c.site.auth.Require {
@@ -186,11 +186,11 @@ func (c *court) judge(ctx context.Context, token string, v *inspect.Verdict) *ap
 	h.verifier = c.verifier
 	pipes := h.policy.Describe()
 	if len(pipes) == 0 {
-		_, err := h.identify(r, who)
+		_, err := h.identify(r, who) //nolint:contextcheck // as above
 		return refusalOf(err)
 	}
 	for _, p := range pipes {
-		_, err := h.authorize(r, &exchange{visitor: who, pipe: p.Name}, p.Name, p.Formats[0])
+		_, err := h.authorize(r, &exchange{visitor: who, pipe: p.Name}, p.Name, p.Formats[0]) //nolint:contextcheck // as above
 		refusal := refusalOf(err)
 		if refusal != nil && refusal.Status != http.StatusForbidden {
 			return refusal

@@ -71,7 +71,7 @@ analytics.example.com {
 		pipe draft_report top_pages {
 			fixed_param organization_id {clerk.org.id}
 		}
-		events events {
+		events analytics_events {
 			append_token {file.` + w.dir + `/append}
 			stamp organization_id {clerk.org.id}
 		}

@@ -68,7 +68,7 @@ analytics.example.com {
 			authorized_parties https://app.example.com
 		}
 		`+credentials+pipes+`
-		events events {
+		events analytics_events {
 			append_token {env.APPEND_TOKEN}
 			stamp organization_id {clerk.org.id}
 		}

@@ -19,43 +19,38 @@ type Session struct {
 	Features        []string // with their scope: o:reports
 	Permissions     []string // as Clerk shows them: org:reports:read
 	Claims          []string // path=value
-	AuthorizedParty string
-	claims          map[string]any
 }
 
 // Identity is who the session speaks for. It has the claims of a token of version 2.
-func (s Session) Identity() (*clerk.Identity, error) {
+func (s *Session) Identity() (*clerk.Identity, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	s.claims = map[string]any{"v": json.Number("2"), "sts": "active"}
-	s.set("sub", s.User)
-	s.set("sid", s.ID)
-	s.set("pla", s.Plan)
-	s.set("fea", strings.Join(s.Features, ","))
+	claims := map[string]any{"v": json.Number("2"), "sts": "active"}
+	set(claims, "sub", s.User)
+	set(claims, "sid", s.ID)
+	set(claims, "pla", s.Plan)
+	set(claims, "fea", strings.Join(s.Features, ","))
 	if s.Org != "" {
-		org := map[string]any{"id": s.Org}
-		if s.Slug != "" {
-			org["slg"] = s.Slug
-		}
-		if s.Role != "" {
-			org["rol"] = strings.TrimPrefix(s.Role, "org:")
-		}
-		s.claims["o"] = org
+		org := map[string]any{}
+		set(org, "id", s.Org)
+		set(org, "slg", s.Slug)
+		set(org, "rol", strings.TrimPrefix(s.Role, "org:"))
+		claims["o"] = org
 	}
 	for _, c := range s.Claims {
-		if err := s.add(c); err != nil {
+		if err := add(claims, c); err != nil {
 			return nil, err
 		}
 	}
-	id := clerk.Claimed(s.claims)
+	id := clerk.Claimed(claims)
 	id.Permissions = s.Permissions
 	return id, nil
 }
 
-func (s *Session) set(name, value string) {
+func set(claims map[string]any, name, value string) {
 	if value != "" {
-		s.claims[name] = value
+		claims[name] = value
 	}
 }
 
@@ -89,12 +84,12 @@ func scoped(text string) bool {
 }
 
 // add sets a claim, by the path that a placeholder has: {clerk.claims.<path>}.
-func (s *Session) add(text string) error {
+func add(claims map[string]any, text string) error {
 	path, value, ok := strings.Cut(text, "=")
 	if !ok || clerk.CheckPlaceholder("clerk.claims."+path) != nil {
 		return fmt.Errorf("--claim %q is no <path>=<value>; write team_id=sales, or metadata.team=sales", path)
 	}
-	object := s.claims
+	object := claims
 	names := strings.Split(path, ".")
 	for _, name := range names[:len(names)-1] {
 		if object[name] == nil {

@@ -10,11 +10,11 @@ import (
 // TestIdentity holds that an assumed session is the one that a token with these claims would be.
 func TestIdentity(t *testing.T) {
 	t.Parallel()
-	id, err := Session{
+	id, err := (&Session{
 		User: "user_2a", ID: "sess_2a", Org: "org_2a", Slug: "acme", Role: "org:admin", Plan: "o:pro",
 		Features: []string{"o:reports", "u:beta"}, Permissions: []string{"org:reports:read"},
 		Claims: []string{"team_id=sales", "teams=[\"a\",\"b\"]", "meta.region=eu=1", "meta.n=12345678901234567890", "zip=01234", "yes=true", `quoted="7"`, "empty="},
-	}.Identity()
+	}).Identity()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestIdentity(t *testing.T) {
 // TestNobody holds that what is not said is not there.
 func TestNobody(t *testing.T) {
 	t.Parallel()
-	id, err := Session{}.Identity()
+	id, err := new(Session).Identity()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,21 @@ package devstack
 import (
 	"net/http"
 	"slices"
+	"strings"
 )
+
+// aboutWorkspace answers what only an admin token may ask.
+func (a *API) aboutWorkspace(path string, out *answer) (bad *refusal, known bool) {
+	if path == "/v0/tokens" || path == "/v0/tokens/" {
+		return a.staticTokens(out), true
+	}
+	for prefix, about := range map[string]func(string, *answer) *refusal{"/v0/pipes/": a.definition, "/v0/datasources/": a.datasource} {
+		if name, ok := strings.CutPrefix(path, prefix); ok && !strings.Contains(name, "/") {
+			return about(name, out), true
+		}
+	}
+	return nil, false
+}
 
 // staticTokens answers GET /v0/tokens in the shape of Tinybird's document "Token API".
 func (a *API) staticTokens(out *answer) *refusal {
@@ -17,7 +31,7 @@ func (a *API) staticTokens(out *answer) *refusal {
 		Scopes      []scope `json:"scopes"`
 		Token       string  `json:"token"`
 	}
-	appends := []scope{}
+	appends := make([]scope, 0, len(a.datasources))
 	for _, name := range a.datasources {
 		appends = append(appends, scope{"DATASOURCES:APPEND", name})
 	}

@@ -39,7 +39,10 @@ func (e *explainer) text(v any) string {
 }
 
 func (e *explainer) texts(list []string) []string {
-	var out []string
+	if len(list) == 0 {
+		return nil
+	}
+	out := make([]string, 0, len(list))
 	for _, s := range list {
 		out = append(out, e.text(s))
 	}

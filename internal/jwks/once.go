@@ -29,7 +29,7 @@ func Fetch(ctx context.Context, o Options) (*Fetched, error) {
 	}
 	f := &Fetched{Storage: jwkset.NewMemoryStorage(), Keys: r.keys, Skipped: r.skipped, Header: r.header}
 	if err := f.KeyReplaceAll(ctx, r.keys); err != nil {
-		return Absent(err), err //nolint:wrapcheck // storing in memory has no error worth words
+		return Absent(err), err
 	}
 	return f, nil
 }

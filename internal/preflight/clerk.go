@@ -37,7 +37,7 @@ func (r *run) publishableKey(c *Clerk) {
 
 // issuer compares the configured issuers with the one that the publishable key stands for.
 func (r *run) issuer(c *Clerk) {
-	var urls []string
+	urls := make([]string, 0, len(c.Issuers))
 	known := c.PublishableKey == ""
 	for _, i := range c.Issuers {
 		urls = append(urls, i.URL)

@@ -46,7 +46,8 @@ func (r *run) datasource(ctx context.Context, w *workspace, name string, fields 
 		}
 	}
 	if len(missing) > 0 {
-		r.warn(CheckEvents, name, "it has no column "+list(missing)+", with which rows are stamped", "Add the column, or name the stamp as the column is named. Otherwise it is not known whose a row is.")
+		r.warn(CheckEvents, name, "it has no column "+list(missing)+", with which rows are stamped",
+			"Add the column, or name the stamp as the column is named. Otherwise it is not known whose a row is.")
 	}
 	return true
 }

@@ -139,9 +139,12 @@ func (r *run) add(check, subject string, status Status, message, fix string) {
 	r.report.Checks = append(r.report.Checks, Check{Check: check, Subject: subject, Status: status, Message: message, Fix: fix})
 }
 
-func (r *run) pass(check, subject, message string)      { r.add(check, subject, Pass, message, "") }
-func (r *run) skip(check, subject, message string)      { r.add(check, subject, Skip, message, "") }
+func (r *run) pass(check, subject, message string) { r.add(check, subject, Pass, message, "") }
+
+func (r *run) skip(check, subject, message string) { r.add(check, subject, Skip, message, "") }
+
 func (r *run) warn(check, subject, message, fix string) { r.add(check, subject, Warn, message, fix) }
+
 func (r *run) fail(check, subject, message, fix string) { r.add(check, subject, Fail, message, fix) }
 
 // offline is why something was not looked at.

@@ -178,7 +178,7 @@ func (w *workspace) ask(ctx context.Context, p tinybird.PipeInfo) answer {
 
 // pipe checks that a pipe is there, is an endpoint, uses what it is fixed to, and answers.
 func (r *run) pipe(ctx context.Context, w *workspace, p tinybird.PipeInfo) {
-	var fixed []string
+	fixed := make([]string, 0, len(p.Fixed))
 	for _, f := range p.Fixed {
 		fixed = append(fixed, f.Name)
 	}
@@ -192,7 +192,7 @@ func (r *run) pipe(ctx context.Context, w *workspace, p tinybird.PipeInfo) {
 	}
 	switch a := w.ask(ctx, p); {
 	case a.err != nil:
-		r.fail(CheckPipe, p.Name, a.err.Error(), "Try again, or give it more time with --timeout.")
+		r.fail(CheckPipe, p.Name, a.err.Error(), fixAgain)
 	case a.status == http.StatusOK:
 		r.pass(CheckPipe, p.Name, text)
 	case a.status == http.StatusBadRequest && len(use.Required) > 0:
@@ -211,6 +211,8 @@ func (r *run) pipe(ctx context.Context, w *workspace, p tinybird.PipeInfo) {
 	}
 }
 
+const fixAgain = "Try again, and give it more time with --timeout if that is what it needs."
+
 const fixPublish = "Correct the name, publish the pipe as an endpoint, or take it out of the config."
 
 // definition looks at how the pipe is written.
@@ -224,14 +226,14 @@ func (r *run) definition(ctx context.Context, w *workspace, name string, fixed [
 		r.warn(CheckPipe, name, "its definition cannot be read with the signing key", fixSigningKey)
 		return use, false
 	case err != nil:
-		r.fail(CheckPipe, name, err.Error(), "")
+		r.fail(CheckPipe, name, err.Error(), fixAgain)
 		return use, false
 	case d.Endpoint == "":
 		r.fail(CheckPipe, name, "it is not published: it has no endpoint", fixPublish)
 		return use, false
 	}
 	if use, err = audit.UseOf(ctx, d, fixed, w.api.Definition); err != nil {
-		r.fail(CheckPipe, name, err.Error(), "")
+		r.fail(CheckPipe, name, err.Error(), fixAgain)
 		return use, false
 	}
 	if len(use.Unused) > 0 {
