@@ -86,8 +86,12 @@ func (f *siteFinder) walk(v any, hosts []string) error {
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(v)) {
+			guard := f.guard
 			if err := f.walk(v[name], hosts); err != nil {
 				return err
+			}
+			if name == "errors" || name == "named_routes" { // no request passes through these on its way to the others
+				f.guard = guard
 			}
 		}
 	}
