@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/bapi"
@@ -129,17 +130,26 @@ type TokenSource struct {
 
 // provision resolves the placeholders of the settings and prepares the verifier. It does no network I/O.
 func (c *Clerk) provision(ctx caddy.Context) error {
-	if err := c.resolve(ctx); err != nil {
+	if err := c.resolve(ctx.Logger()); err != nil {
 		return err
 	}
 	var err error
 	if c.notifier, err = newNotifier(ctx); err != nil {
 		return err
 	}
-	issuers, err := c.keySets(ctx)
+	issuers, err := c.keySets(func(url string) (clerk.KeySet, error) { return c.acquireKeySet(ctx, url) })
 	if err != nil {
 		return err
 	}
+	if err := c.acquireVerifier(c.verifierConfig(issuers)); err != nil {
+		return err
+	}
+	c.enlist(ctx)
+	return nil
+}
+
+// verifierConfig is what a verifier is made of, for the settings, which are resolved.
+func (c *Clerk) verifierConfig(issuers []clerk.Issuer) clerk.Config {
 	config := clerk.Config{
 		PublishableKey:     c.publishableKey,
 		Domain:             c.satellite,
@@ -157,16 +167,12 @@ func (c *Clerk) provision(ctx caddy.Context) error {
 		config.MaxTokenSize = l.TokenSize
 		config.MaxIdentities = l.Identities
 	}
-	if err := c.acquireVerifier(config); err != nil {
-		return err
-	}
-	c.enlist(ctx)
-	return nil
+	return config
 }
 
 // resolve reads the placeholders of the settings into unexported fields, so that no secret becomes part of the
 // config that Caddy shows and saves.
-func (c *Clerk) resolve(ctx caddy.Context) error {
+func (c *Clerk) resolve(log *zap.Logger) error {
 	var err error
 	if c.publishableKey, err = resolveText("publishable_key", c.PublishableKey); err != nil {
 		return err
@@ -177,7 +183,7 @@ func (c *Clerk) resolve(ctx caddy.Context) error {
 		}
 	}
 	if c.SecretKey != "" {
-		if c.secretKey, err = resolveSecret(ctx, "secret_key", c.SecretKey); err != nil {
+		if c.secretKey, err = resolveSecret(log, "secret_key", c.SecretKey); err != nil {
 			return err
 		}
 	}
@@ -234,23 +240,27 @@ func (c *Clerk) check() error {
 }
 
 // keySets gives each issuer its keys: the static one, the shared set of jwks_url, or a set of its own.
-func (c *Clerk) keySets(ctx caddy.Context) ([]clerk.Issuer, error) {
+func (c *Clerk) keySets(keysAt func(url string) (clerk.KeySet, error)) ([]clerk.Issuer, error) {
 	if c.JWTKey != "" {
 		return c.staticKeys()
 	}
 	issuers := make([]clerk.Issuer, 0, len(c.issuers))
 	for _, issuer := range c.issuers {
-		url := c.jwksURL
-		if url == "" {
-			url = issuer + "/.well-known/jwks.json"
-		}
-		set, err := c.acquireKeySet(ctx, url)
+		set, err := keysAt(c.keysURL(issuer))
 		if err != nil {
 			return nil, err
 		}
 		issuers = append(issuers, clerk.Issuer{URL: issuer, Keys: set})
 	}
 	return issuers, nil
+}
+
+// keysURL is where the keys of an issuer are fetched.
+func (c *Clerk) keysURL(issuer string) string {
+	if c.jwksURL != "" {
+		return c.jwksURL
+	}
+	return issuer + "/.well-known/jwks.json"
 }
 
 func (c *Clerk) staticKeys() ([]clerk.Issuer, error) {

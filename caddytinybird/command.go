@@ -1,8 +1,13 @@
 package caddytinybird
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -13,16 +18,23 @@ func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "tinybird",
 		Usage: "<command>",
-		Short: "Checks what the directive tinybird depends on",
+		Short: "Checks and explains what the directives tinybird and clerk_auth do",
 		Long: `
-Commands for people who run the directive tinybird. They read a config as
-'caddy run' does and talk to Tinybird alone.`,
+Commands for people who run the directives tinybird and clerk_auth:
+
+- check finds out, before a deploy, what would not work
+- token makes the Tinybird token that the edge would make for somebody
+- inspect explains a token of Clerk's or Tinybird's, and why it is refused
+- audit proves that the pipes isolate tenants
+
+They read a config as 'caddy run' does, and start nothing. The exit status is 0 when
+all is well, 1 when something was found, and 2 when a command could not do its work.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(auditCommand())
+			cmd.AddCommand(checkCommand(), tokenCommand(), inspectCommand(), auditCommand())
 			cmd.Args = cobra.ArbitraryArgs
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {
-					return couldNotRun(cmd, fmt.Errorf("there is no command %q; `caddy help tinybird` lists them", args[0]))
+					return couldNotRun(cmd, fmt.Errorf("there is no command %s; `caddy help tinybird` lists them", shown(args[0])))
 				}
 				return cmd.Help()
 			}
@@ -36,6 +48,21 @@ const exitCouldNotRun = 2
 // errFindings makes Caddy end with status 1. The report has said all there is, so nothing prints it.
 var errFindings = errors.New("there are findings")
 
+// findings ends a command with status 1.
+func findings(cmd *cobra.Command) error {
+	cmd.SilenceErrors = true
+	return errFindings
+}
+
+// interruptible is the context of a command, which a signal ends.
+func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	ctx := cmd.Context()
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+}
+
 // couldNotRun prints the error as Caddy's own commands do and makes Caddy end with status 2.
 func couldNotRun(cmd *cobra.Command, err error) error {
 	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
@@ -48,11 +75,12 @@ func configFlags(cmd *cobra.Command) {
 	cmd.Flags().StringP("config", "c", "", "Configuration file; default: the Caddyfile in this directory")
 	cmd.Flags().StringP("adapter", "a", "", "Name of config adapter to apply")
 	cmd.Flags().String("site", "", "Only the handlers that answer for this host")
+	_ = cmd.MarkFlagFilename("config") // there is such a flag
 	cmd.SilenceUsage = true
 	cmd.SetFlagErrorFunc(couldNotRun)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return couldNotRun(cmd, fmt.Errorf("%s takes flags only, not %q", cmd.CommandPath(), args[0]))
+			return couldNotRun(cmd, fmt.Errorf("%s takes flags only, not %s", cmd.CommandPath(), shown(args[0])))
 		}
 		return nil
 	}
@@ -66,7 +94,39 @@ func loadConfig(cmd *cobra.Command) ([]byte, error) {
 		return nil, fmt.Errorf("load the config: %w", err)
 	}
 	if len(config) == 0 {
-		return nil, errors.New("there is no config: name one with --config, or run this where the Caddyfile is")
+		return nil, errNoConfig
 	}
 	return caddy.RemoveMetaFields(config), nil
+}
+
+// errNoConfig is about a config that was not named and is not there.
+var errNoConfig = errors.New("there is no config: name one with --config, or run this where the Caddyfile is")
+
+// chosenSites are those sites of a config that the command's flags name.
+func chosenSites(cmd *cobra.Command, config []byte, keep func([]configuredSite) ([]configuredSite, error)) ([]configuredSite, error) {
+	sites, err := configuredSites(config)
+	if err != nil {
+		return nil, err
+	}
+	if keep != nil {
+		if sites, err = keep(sites); err != nil {
+			return nil, err
+		}
+	}
+	host, err := cmd.Flags().GetString("site")
+	if err != nil {
+		return nil, fmt.Errorf("site: %w", err)
+	}
+	return chooseSites(sites, host)
+}
+
+// printJSON writes a report for programs.
+func printJSON(cmd *cobra.Command, report any) error {
+	enc := json.NewEncoder(cmd.OutOrStdout())
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(report); err != nil {
+		return fmt.Errorf("write the report: %w", err)
+	}
+	return nil
 }

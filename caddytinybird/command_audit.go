@@ -2,14 +2,9 @@ package caddytinybird
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -50,6 +45,9 @@ stays a failure.
 
 The exit status is 0 when all pipes are isolated, 1 when one is not or that could
 not be proven, and 2 when the audit could not be made. Only Tinybird is asked.`,
+		Example: `  caddy tinybird audit --config /etc/caddy/Caddyfile
+  caddy tinybird audit --config Caddyfile --tenant org_2abc --tenant org_2def
+  caddy tinybird audit --config Caddyfile --site analytics.example.com --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	configFlags(cmd)
@@ -63,11 +61,7 @@ not be proven, and 2 when the audit could not be made. Only Tinybird is asked.`,
 }
 
 func (f *auditFlags) run(cmd *cobra.Command) error {
-	ctx := cmd.Context()
-	if ctx == nil {
-		ctx = context.Background()
-	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible(cmd)
 	defer stop()
 	report, err := f.audit(ctx, cmd)
 	if err == nil {
@@ -77,30 +71,25 @@ func (f *auditFlags) run(cmd *cobra.Command) error {
 	case err != nil:
 		return couldNotRun(cmd, err)
 	case !report.OK:
-		cmd.SilenceErrors = true
-		return errFindings
+		return findings(cmd)
 	}
 	return nil
 }
 
 func (f *auditFlags) audit(ctx context.Context, cmd *cobra.Command) (*audit.Report, error) {
-	o, err := f.options(cmd)
+	o, err := f.options()
 	if err != nil {
 		return nil, err
 	}
+	steps := newProgress(cmd.ErrOrStderr(), "audit")
+	defer steps.end()
+	o.Progress = func(pipe string, n, of int) { steps.step(fmt.Sprintf("%s (%d of %d)", pipe, n, of)) }
 	config, err := loadConfig(cmd)
 	if err != nil {
 		return nil, err
 	}
-	sites, err := configuredSites(config)
+	sites, err := chosenSites(cmd, config, withTinybird)
 	if err != nil {
-		return nil, err
-	}
-	host, err := cmd.Flags().GetString("site")
-	if err != nil {
-		return nil, fmt.Errorf("site: %w", err)
-	}
-	if sites, err = chooseSites(sites, host); err != nil {
 		return nil, err
 	}
 	report := new(audit.Report)
@@ -124,7 +113,7 @@ func siteError(s configuredSite, err error) error {
 func auditSite(ctx context.Context, s configuredSite, o audit.Options) (audit.SiteReport, error) {
 	guest, cancel := caddy.NewContext(caddy.Context{Context: ctx})
 	defer cancel()
-	b, err := s.workbench(guest)
+	b, err := s.workbench(guest, caddy.Log())
 	if err != nil {
 		return audit.SiteReport{}, err
 	}
@@ -132,12 +121,31 @@ func auditSite(ctx context.Context, s configuredSite, o audit.Options) (audit.Si
 	b.transport.Transport.ResponseHeaderTimeout = 0
 	defer b.transport.Transport.CloseIdleConnections()
 	o.Hosts, o.Policy, o.Key, o.WorkspaceID, o.Base, o.Transport = s.hosts, b.policy, b.key, b.workspace, b.base, b.transport
+	o.Notes = s.handler.besidePipes()
 	return audit.Run(ctx, o)
 }
 
+// besidePipes says what the handler has that the audit does not look at.
+func (h *Handler) besidePipes() []string {
+	var notes []string
+	for i := range h.Events {
+		var fields []string
+		for _, f := range h.Events[i].Stamp {
+			fields = append(fields, f.Name)
+		}
+		notes = append(notes, fmt.Sprintf("events %s: rows are stamped with %s, whatever their sender says; whether pipes read them by it is seen above, if they are listed.",
+			strings.Join(h.Events[i].Datasources, " "), strings.Join(fields, ", ")))
+	}
+	if h.TokenEndpoint != "" {
+		notes = append(notes, fmt.Sprintf("token_endpoint %s: its tokens are fixed as those of the edge are, so what is proven above holds for them; "+
+			"their holders ask Tinybird past `params`, `formats` and the edge's own limit, and with SQL over what the pipes return.", h.TokenEndpoint))
+	}
+	return notes
+}
+
 // options are what the flags say about the audit.
-func (f *auditFlags) options(cmd *cobra.Command) (audit.Options, error) {
-	o := audit.Options{Columns: map[string]string{}, Progress: progress(cmd.ErrOrStderr()), Unproven: f.unproven, Timeout: f.timeout}
+func (f *auditFlags) options() (audit.Options, error) {
+	o := audit.Options{Columns: map[string]string{}, Unproven: f.unproven, Timeout: f.timeout}
 	if f.timeout < 0 {
 		return o, errors.New("--timeout must be positive, such as 60s")
 	}
@@ -181,25 +189,9 @@ func parseTenant(text string) (audit.Tenant, error) {
 	return t, nil
 }
 
-// progress tells what is being looked at, once that takes more than a second.
-func progress(w io.Writer) func(pipe string, n, of int) {
-	start := time.Now()
-	return func(pipe string, n, of int) {
-		if time.Since(start) > time.Second {
-			_, _ = fmt.Fprintf(w, "audit: %s (%d of %d)\n", pipe, n, of)
-		}
-	}
-}
-
 func (f *auditFlags) write(cmd *cobra.Command, r *audit.Report) error {
-	if !f.json {
-		return r.WriteText(cmd.OutOrStdout())
+	if f.json {
+		return printJSON(cmd, r)
 	}
-	enc := json.NewEncoder(cmd.OutOrStdout())
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(r); err != nil {
-		return fmt.Errorf("write the report: %w", err)
-	}
-	return nil
+	return r.WriteText(cmd.OutOrStdout())
 }

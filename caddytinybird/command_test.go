@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -22,9 +23,17 @@ import (
 // command runs `caddy tinybird` as Caddy would. The status is that of the process.
 func command(t *testing.T, args ...string) (stdout string, status int, err error) {
 	t.Helper()
+	stdout, _, status, err = commandWith(t, "", args...)
+	return stdout, status, err
+}
+
+// commandWith is command with something on stdin, and what is written to stderr.
+func commandWith(t *testing.T, stdin string, args ...string) (stdout, stderr string, status int, err error) {
+	t.Helper()
 	cmd := &cobra.Command{Use: "tinybird"}
 	caddycmd.Commands()["tinybird"].CobraFunc(cmd)
 	var out, messages bytes.Buffer
+	cmd.SetIn(strings.NewReader(stdin))
 	cmd.SetOut(&out)
 	cmd.SetErr(&messages)
 	cmd.SetArgs(args)
@@ -36,7 +45,7 @@ func command(t *testing.T, args ...string) (stdout string, status int, err error
 	default:
 		status = exitCouldNotRun
 	}
-	return out.String(), status, err
+	return out.String(), messages.String(), status, err
 }
 
 // auditedCaddyfile is a config with several sites: pipes in one of them, nested, leak.
@@ -174,5 +183,65 @@ func TestAuditCommandHelp(t *testing.T) {
 		if status != 0 || !strings.Contains(out, "audit") {
 			t.Errorf("%v: %d %v\n%s", args, status, err, out)
 		}
+	}
+}
+
+// TestAuditCommandNotes: the audit says what there is beside pipes, which it does not look at.
+func TestAuditCommandNotes(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, devstack.Options{})
+	config := checkedCaddyfile(t, s, map[string]string{"upstream ": "token_endpoint /token\nupstream "})
+	out, status, err := command(t, "audit", "--config", config)
+	for _, want := range []string{"\n  events analytics_events: rows are stamped with organization_id, ", "\n  token_endpoint /token: "} {
+		if status != 0 || !strings.Contains(out, want) {
+			t.Errorf("no %q in %d %v\n%s", want, status, err, out)
+		}
+	}
+	out, _, _ = command(t, "audit", "--json", "--config", config)
+	var r audit.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil || len(r.Sites[0].Notes) != 2 {
+		t.Errorf("%v %s", err, out)
+	}
+}
+
+// TestCommandsAreKnownToCaddy: the commands are in Caddy's help, its shell completion and its manual pages, with texts and examples.
+func TestCommandsAreKnownToCaddy(t *testing.T) {
+	t.Parallel()
+	cmd := &cobra.Command{Use: "tinybird"}
+	registered := caddycmd.Commands()["tinybird"]
+	registered.CobraFunc(cmd)
+	for _, c := range cmd.Commands() {
+		for name, text := range map[string]string{"Short": c.Short, "Long": c.Long, "Example": c.Example} {
+			if text == "" {
+				t.Errorf("%s has no %s", c.Name(), name)
+			}
+			for line := range strings.Lines(text) {
+				if len(line) > 120 {
+					t.Errorf("%s: %s has a line of %d characters", c.Name(), name, len(line))
+				}
+			}
+		}
+		if !strings.Contains(registered.Long, c.Name()) {
+			t.Errorf("the text of caddy tinybird does not name %s", c.Name())
+		}
+		// The line of usage is written by hand, and has to name all flags and no other.
+		flag := regexp.MustCompile(`--[a-z-]+`)
+		used, known := flag.FindAllString(c.Use, -1), []string(nil)
+		for line := range strings.Lines(c.Flags().FlagUsages()) {
+			known = append(known, flag.FindString(line))
+		}
+		for _, f := range known {
+			if !slices.Contains(used, f) {
+				t.Errorf("%s: its usage does not name %s", c.Name(), f)
+			}
+		}
+		for _, f := range used {
+			if !slices.Contains(known, f) {
+				t.Errorf("%s: its usage names %s, which there is not", c.Name(), f)
+			}
+		}
+	}
+	if len(cmd.Commands()) != 4 {
+		t.Errorf("%d commands", len(cmd.Commands()))
 	}
 }

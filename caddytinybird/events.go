@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
@@ -107,7 +106,7 @@ type taken struct {
 }
 
 // provisionEvents compiles which data sources may be written to, with which stamps.
-func (h *Handler) provisionEvents(ctx caddy.Context) error {
+func (h *Handler) provisionEvents() error {
 	if len(h.Events) == 0 {
 		return nil
 	}
@@ -117,7 +116,7 @@ func (h *Handler) provisionEvents(ctx caddy.Context) error {
 		if e.AppendToken == "" {
 			return errNoAppendToken(e.Datasources)
 		}
-		token, err := resolveSecret(ctx, "append_token", e.AppendToken)
+		token, err := resolveSecret(h.log, "append_token", e.AppendToken)
 		if err != nil {
 			return err
 		}

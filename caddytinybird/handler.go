@@ -124,6 +124,7 @@ type Handler struct {
 	minter       *pooledMinter
 	limiter      *pooledLimiter
 	counter      requestCounter // what decides: the limiter, or a store together with it
+	store        *sharedStore   // nil without one
 	held         []func() error // gives back what is shared with other configs
 	forwarder    *forward.Forwarder
 	direct       *wire.Client // the forwarder's own connections; nil: all go by the transport

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,6 +19,9 @@ import (
 
 // keySets holds the key sets of all configs of this process, so that a reload finds the keys it had.
 var keySets = caddy.NewUsagePool()
+
+// onlyLooking is set while a command loads a config to see whether it loads. Its key sets then ask nobody.
+var onlyLooking atomic.Bool
 
 // keySet is a key set with the configs that use it. Each brings its own logger and storage, and may be rejected after it
 // was provisioned, so the set uses those of the newest one that is still there.
@@ -61,7 +65,9 @@ func (c *Clerk) acquireKeySet(ctx caddy.Context, url string) (*jwks.Set, error) 
 		return nil, fmt.Errorf("key set of %s is a %T", url, value)
 	}
 	s.use(keySetUser{owner: c, log: ctx.Logger(), storage: ctx.Storage(), notifier: c.notifier})
-	s.Start()
+	if !onlyLooking.Load() {
+		s.Start()
+	}
 	return s.Set, nil
 }
 

@@ -32,7 +32,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if err := h.provisionPolicy(site.credentials); err != nil {
 		return err
 	}
-	if err := h.provisionEvents(ctx); err != nil {
+	if err := h.provisionEvents(); err != nil {
 		return err
 	}
 	site.tinybirds = append(site.tinybirds, h)
@@ -43,7 +43,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	if h.forgery, err = newForgeryCheck(h.CORS); err != nil {
 		return err
 	}
-	key, workspace, base, err := h.resolveWorkspace(ctx)
+	key, workspace, base, err := h.resolveWorkspace()
 	if err != nil {
 		return err
 	}
@@ -148,11 +148,11 @@ func (h *Handler) provisionPolicy(credentials []string) error {
 }
 
 // resolveWorkspace reads the signing key and what follows from it: the workspace and its region.
-func (h *Handler) resolveWorkspace(ctx caddy.Context) (key tinybird.SigningKey, workspace string, base *url.URL, err error) {
+func (h *Handler) resolveWorkspace() (key tinybird.SigningKey, workspace string, base *url.URL, err error) {
 	if h.SigningKey == "" {
 		return key, "", nil, errors.New("signing_key is missing; add `signing_key {env.TINYBIRD_SIGNING_KEY}` with the workspace admin token")
 	}
-	secret, err := resolveSecret(ctx, "signing_key", h.SigningKey)
+	secret, err := resolveSecret(h.log, "signing_key", h.SigningKey)
 	if err != nil {
 		return key, "", nil, err
 	}

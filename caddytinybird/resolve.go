@@ -28,7 +28,7 @@ func resolveText(setting, text string) (string, error) {
 
 // resolveSecret is resolveText for secrets. It refuses what cannot be one, never printing it, and warns
 // about one that stands in the config itself, where the admin endpoint and the autosaved config show it.
-func resolveSecret(ctx caddy.Context, setting, text string) (string, error) {
+func resolveSecret(log *zap.Logger, setting, text string) (string, error) {
 	if err := checkSecretText(setting)(text); err != nil {
 		return "", err
 	}
@@ -41,11 +41,14 @@ func resolveSecret(ctx caddy.Context, setting, text string) (string, error) {
 		return "", err
 	}
 	if secret == text {
-		ctx.Logger().Warn("a secret is written in the config itself, where the admin endpoint and the saved config show it",
+		log.Warn(literalSecret,
 			zap.String("setting", setting), zap.String("fix", "use {env.NAME} or {file.PATH}; {$NAME} is substituted into the config too"))
 	}
 	return secret, nil
 }
+
+// literalSecret is what is logged about a secret that stands in the config itself.
+const literalSecret = "a secret is written in the config itself, where the admin endpoint and the saved config show it"
 
 // secretPlaceholder is the one form in which a secret may come from outside the config. What looks like a key
 // between the braces is no name.

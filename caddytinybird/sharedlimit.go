@@ -174,6 +174,7 @@ func (h *Handler) acquireStore(key string, address *sharedlimit.Address, timeout
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	h.store = s
 	s.use(sharedStoreUser{owner: h, log: h.log})
 	h.held = append(h.held, func() error {
 		s.leave(h)

@@ -155,7 +155,7 @@ func TestSharedLimitSharesTheClient(t *testing.T) {
 		h.RateLimitRedis.Timeout = caddy.Duration(time.Second)
 	})
 	if first.store != second.store || first.store == other.store {
-		t.Errorf("the keys of the clients are %q, %q and, with another time-out, %q", first.store, second.store, other.store)
+		t.Errorf("the clients are %p, %p and, with another time-out, %p", first.store, second.store, other.store)
 	}
 	ask(first)
 	connections := m.TotalConnectionCount()

@@ -135,7 +135,7 @@ func (h *Handler) status(at place) siteStatus {
 		s.Pipes = append(s.Pipes, newPipeStatus(info))
 	}
 	for _, info := range h.ingest.Describe() {
-		s.Events = append(s.Events, eventsStatus{info.Name, info.Stamps})
+		s.Events = append(s.Events, eventsStatus{info.Name, listOf(info.Fields)})
 	}
 	return s
 }

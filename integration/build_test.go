@@ -88,7 +88,7 @@ func TestPluginImportsNoTestTools(t *testing.T) {
 // TestInternalImportsNoCaddy: the packages that hold the rules stand without Caddy.
 func TestInternalImportsNoCaddy(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"apierr", "clerk", "forward", "jwks", "ratelimit", "tinybird", "devstack"} {
+	for _, name := range []string{"apierr", "assume", "audit", "clerk", "forward", "inspect", "jwks", "preflight", "ratelimit", "tbapi", "tinybird", "devstack"} {
 		for dep := range strings.FieldsSeq(goTool(t, module, "list", "-deps", "./internal/"+name)) {
 			if strings.HasPrefix(dep, "github.com/caddyserver/") || strings.HasPrefix(dep, modulePath+"/caddytinybird") {
 				t.Errorf("internal/%s imports %s", name, dep)

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tbapi"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -31,6 +32,7 @@ type Options struct {
 	Key         tinybird.SigningKey
 	WorkspaceID string
 	Policy      *tinybird.Policy
+	Notes       []string // for the report
 
 	Tenants  []Tenant
 	Columns  map[string]string // the column of a fixed parameter, where it is named otherwise; under "": of the only one
@@ -53,9 +55,9 @@ func Run(ctx context.Context, o Options) (SiteReport, error) {
 	defer minter.Close()
 	a := auditor{
 		Options: o, minter: minter,
-		client: &client{base: o.Base, transport: o.Transport, timeout: o.Timeout, token: string(o.Key.Bytes), pipes: map[string]*Definition{}},
+		client: &tbapi.Client{Base: o.Base, Transport: o.Transport, Timeout: o.Timeout, Token: string(o.Key.Bytes)},
 	}
-	r := SiteReport{Hosts: o.Hosts, Upstream: o.Base.String(), WorkspaceID: o.WorkspaceID, OK: true}
+	r := SiteReport{Hosts: o.Hosts, Upstream: o.Base.String(), WorkspaceID: o.WorkspaceID, OK: true, Pipes: []PipeReport{}, Notes: o.Notes}
 	if r.Hosts == nil {
 		r.Hosts = []string{}
 	}
@@ -77,7 +79,7 @@ func Run(ctx context.Context, o Options) (SiteReport, error) {
 type auditor struct {
 	Options
 
-	client *client
+	client *tbapi.Client
 	minter *tinybird.Minter
 }
 
@@ -102,16 +104,16 @@ func (a *auditor) pipe(ctx context.Context, p tinybird.PipeInfo) (PipeReport, er
 }
 
 func (a *auditor) checks(ctx context.Context, p tinybird.PipeInfo, names []string) ([]Check, error) {
-	d, err := a.client.definition(ctx, p.Name)
+	d, err := a.client.Definition(ctx, p.Name)
 	switch {
-	case errors.Is(err, errNoPipe):
+	case errors.Is(err, tbapi.ErrNoPipe):
 		return []Check{failed(checkDefinition, CodeMissing, "", "the workspace has no pipe of this name")}, nil
 	case err != nil:
 		return nil, err
 	case d.Endpoint == "":
 		return []Check{failed(checkDefinition, CodeMissing, "", "the pipe is not published: it has no endpoint")}, nil
 	}
-	an := newAnalysis(ctx, d, names, a.client.definition)
+	an := newAnalysis(ctx, d, names, a.client.Definition)
 	checks := definitionChecks(an, names)
 	if an.err != nil {
 		return nil, an.err

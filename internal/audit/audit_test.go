@@ -3,8 +3,6 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -300,44 +298,6 @@ func TestCouldNotRun(t *testing.T) {
 		} else if tinybird.LooksSecret(err.Error()) {
 			t.Errorf("%s: the error shows a token: %v", name, err)
 		}
-	}
-}
-
-type answers func(*http.Request) (*http.Response, error)
-
-func (f answers) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-// TestAnswersOutOfBounds holds that answers that are too large, broken or never end are errors.
-func TestAnswersOutOfBounds(t *testing.T) {
-	t.Parallel()
-	reply := func(status int, body string) answers {
-		return func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body))}, nil
-		}
-	}
-	for name, tt := range map[string]struct {
-		transport answers
-		timeout   time.Duration
-		want      error
-	}{
-		"huge":   {reply(200, strings.Repeat(" ", maxDefinition+1)), time.Minute, errTooBig},
-		"denied": {reply(403, `{"error":"invalid token p.eyJhbGciOi"}`), time.Minute, errToken},
-		"none":   {reply(404, `{}`), time.Minute, errNoPipe},
-		"hangs":  {func(r *http.Request) (*http.Response, error) { <-r.Context().Done(); return nil, r.Context().Err() }, time.Millisecond, errTimeout},
-	} {
-		c := client{base: &url.URL{Scheme: "https", Host: "api.example.com"}, transport: tt.transport, timeout: tt.timeout, pipes: map[string]*Definition{}}
-		if _, err := c.definition(t.Context(), "p"); !errors.Is(err, tt.want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	for _, body := range []string{"", "[]", "{}", `{"name":"p"}`, `{"name":"p","nodes":[]}`, `{"name":"p","endpoint":"t_x","nodes":[{"id":"t_y","name":"n"}]}`} {
-		if d, err := parseDefinition([]byte(body)); err == nil {
-			t.Errorf("%s: %+v", body, d)
-		}
-	}
-	// From before endpoints were so named.
-	if d, err := parseDefinition([]byte(`{"name":"p","published_version":"t_y","nodes":[{"id":"t_y","name":"n","sql":"select 1"}]}`)); err != nil || d.Endpoint != "n" {
-		t.Errorf("%+v %v", d, err)
 	}
 }
 

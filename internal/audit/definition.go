@@ -6,31 +6,15 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tbapi"
 )
-
-// Definition is a pipe as its author wrote it.
-type Definition struct {
-	Name     string
-	Nodes    []Node
-	Endpoint string // the name of the node that is published; "" while none is
-}
-
-// Node is one step of a pipe.
-type Node struct{ Name, SQL string }
-
-func (d *Definition) node(name string) (Node, bool) {
-	i := slices.IndexFunc(d.Nodes, func(n Node) bool { return n.Name == name })
-	if i < 0 {
-		return Node{}, false
-	}
-	return d.Nodes[i], true
-}
 
 // analysis reads the nodes that a pipe's endpoint depends on, those of other pipes included.
 type analysis struct {
 	ctx    context.Context //nolint:containedctx // lives for one call
-	lookup func(context.Context, string) (*Definition, error)
-	root   *Definition
+	lookup func(context.Context, string) (*tbapi.Definition, error)
+	root   *tbapi.Definition
 	names  []string // the fixed parameters
 
 	nodes map[string]*parsedNode // by label
@@ -38,14 +22,14 @@ type analysis struct {
 }
 
 type parsedNode struct {
-	pipe     *Definition
+	pipe     *tbapi.Definition
 	items    []item
 	paths    []path
 	variants []variant
 	why      *why
 }
 
-func newAnalysis(ctx context.Context, root *Definition, names []string, lookup func(context.Context, string) (*Definition, error)) *analysis {
+func newAnalysis(ctx context.Context, root *tbapi.Definition, names []string, lookup func(context.Context, string) (*tbapi.Definition, error)) *analysis {
 	return &analysis{ctx: ctx, lookup: lookup, root: root, names: names, nodes: map[string]*parsedNode{}}
 }
 
@@ -53,21 +37,21 @@ func newAnalysis(ctx context.Context, root *Definition, names []string, lookup f
 const maxSQL = 8 << 20
 
 // label names a node in messages: those of other pipes with their pipe.
-func (a *analysis) label(pipe *Definition, node string) string {
+func (a *analysis) label(pipe *tbapi.Definition, node string) string {
 	if pipe == a.root {
 		return node
 	}
 	return pipe.Name + "." + node
 }
 
-func (a *analysis) node(pipe *Definition, name string) (*parsedNode, string) {
+func (a *analysis) node(pipe *tbapi.Definition, name string) (*parsedNode, string) {
 	label := a.label(pipe, name)
 	if n, ok := a.nodes[label]; ok {
 		return n, label
 	}
 	n := &parsedNode{pipe: pipe}
 	a.nodes[label] = n
-	written, _ := pipe.node(name)
+	written, _ := pipe.Node(name)
 	if err := n.read(written.SQL, a.names); err != nil {
 		n.why = notProven(err.Error())
 		n.why.node = label
@@ -113,7 +97,7 @@ func (a *analysis) relation(name, from string) ([]variant, string, *why) {
 	if n, ok := a.nodes[from]; ok {
 		pipe = n.pipe
 	}
-	if _, ok := pipe.node(name); !ok {
+	if _, ok := pipe.Node(name); !ok {
 		other, err := a.pipe(name)
 		if err != nil {
 			a.err = err
@@ -135,7 +119,7 @@ func (a *analysis) relation(name, from string) ([]variant, string, *why) {
 }
 
 // pipe looks a name up that is no node; nil for a data source.
-func (a *analysis) pipe(name string) (*Definition, error) {
+func (a *analysis) pipe(name string) (*tbapi.Definition, error) {
 	if strings.Contains(name, ".") {
 		return nil, nil //nolint:nilnil // no pipe is an answer
 	}
@@ -143,7 +127,7 @@ func (a *analysis) pipe(name string) (*Definition, error) {
 		return a.root, nil
 	}
 	d, err := a.lookup(a.ctx, name)
-	if errors.Is(err, errNoPipe) {
+	if errors.Is(err, tbapi.ErrNoPipe) {
 		return nil, nil //nolint:nilnil // as above
 	}
 	return d, err
@@ -180,7 +164,7 @@ func (a *analysis) prove(param string) []*why {
 // readNamed reads the nodes that a node's text names, and those that theirs name: the proof may not have come to all of them.
 func (a *analysis) readNamed(from string, seen map[string]bool) {
 	seen[from] = true
-	written, _ := a.root.node(from)
+	written, _ := a.root.Node(from)
 	for _, other := range a.root.Nodes {
 		if !seen[other.Name] && regexp.MustCompile(`\b`+regexp.QuoteMeta(other.Name)+`\b`).MatchString(written.SQL) {
 			a.node(a.root, other.Name)
@@ -257,4 +241,33 @@ func typedIn(e *expr) []typed {
 		found = append(found, typedIn(a.value)...)
 	}
 	return found
+}
+
+// Use is what a pipe's nodes, and those of the pipes that it reads, make of parameters.
+type Use struct {
+	Unused   []string // fixed parameters of which they make no use at all
+	Required []string // other parameters that they cannot do without, sorted
+}
+
+// UseOf looks at a pipe that is given some fixed parameters.
+func UseOf(ctx context.Context, d *tbapi.Definition, fixed []string, lookup func(context.Context, string) (*tbapi.Definition, error)) (Use, error) {
+	an := newAnalysis(ctx, d, fixed, lookup)
+	var u Use
+	for _, param := range fixed {
+		if slices.ContainsFunc(an.prove(param), func(w *why) bool { return w.code == CodeUnused }) {
+			u.Unused = append(u.Unused, param)
+		}
+	}
+	for _, n := range an.nodes {
+		walk(n.items, func(e *expr, _ bool) {
+			for _, t := range typedIn(e) {
+				if t.required && !t.hasDefault && !slices.Contains(fixed, t.param) {
+					u.Required = append(u.Required, t.param)
+				}
+			}
+		})
+	}
+	slices.Sort(u.Required)
+	u.Required = slices.Compact(u.Required)
+	return u, an.err
 }

@@ -5,15 +5,17 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tbapi"
 )
 
 // workspace makes definitions out of texts: the first is the audited one. Nodes are separated by lines "NODE <name>"; the last
 // one is the endpoint.
-func workspace(texts ...string) (*Definition, func(context.Context, string) (*Definition, error)) {
-	var root *Definition
-	all := map[string]*Definition{}
+func workspace(texts ...string) (*tbapi.Definition, func(context.Context, string) (*tbapi.Definition, error)) {
+	var root *tbapi.Definition
+	all := map[string]*tbapi.Definition{}
 	for i, text := range texts {
-		d := &Definition{Name: "p"}
+		d := &tbapi.Definition{Name: "p"}
 		if i > 0 {
 			d.Name, text, _ = strings.Cut(text, ":")
 		}
@@ -22,7 +24,7 @@ func workspace(texts ...string) (*Definition, func(context.Context, string) (*De
 		}
 		for _, n := range strings.Split(text, "NODE ")[1:] {
 			name, sql, _ := strings.Cut(n, "\n")
-			d.Nodes = append(d.Nodes, Node{name, sql})
+			d.Nodes = append(d.Nodes, tbapi.Node{Name: name, SQL: sql})
 			d.Endpoint = name
 		}
 		all[d.Name] = d
@@ -30,11 +32,11 @@ func workspace(texts ...string) (*Definition, func(context.Context, string) (*De
 			root = d
 		}
 	}
-	return root, func(_ context.Context, name string) (*Definition, error) {
+	return root, func(_ context.Context, name string) (*tbapi.Definition, error) {
 		if d, ok := all[name]; ok {
 			return d, nil
 		}
-		return nil, errNoPipe
+		return nil, tbapi.ErrNoPipe
 	}
 }
 

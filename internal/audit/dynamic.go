@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tbapi"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -35,8 +36,9 @@ func (a *auditor) dynamic(ctx context.Context, p tinybird.PipeInfo, openers []op
 	return checks, nil
 }
 
-// strangers are values of the fixed parameters that belong to nobody. What the config gives to everybody stays.
-func strangers(p tinybird.PipeInfo) (fixed []tinybird.FixedValue, random bool) {
+// Strangers are values of a pipe's fixed parameters that belong to nobody. What the config gives to everybody stays; random is false if
+// nothing else is left.
+func Strangers(p tinybird.PipeInfo) (fixed []tinybird.FixedValue, random bool) {
 	for _, f := range p.Fixed {
 		value := f.Literal
 		if value == nil {
@@ -49,7 +51,7 @@ func strangers(p tinybird.PipeInfo) (fixed []tinybird.FixedValue, random bool) {
 }
 
 func (a *auditor) readAsNobody(ctx context.Context, p tinybird.PipeInfo, query url.Values, check string) (Check, error) {
-	fixed, random := strangers(p)
+	fixed, random := Strangers(p)
 	if !random {
 		return Check{
 			Check: check, Status: Skip, Code: CodeUnclear,
@@ -70,20 +72,20 @@ func (a *auditor) expectNone(ctx context.Context, pipe string, fixed []tinybird.
 	if err != nil {
 		return Check{}, err
 	}
-	r, status, err := a.client.read(ctx, pipe, token, query)
+	r, status, err := a.client.Read(ctx, pipe, token, query)
 	switch {
-	case errors.Is(err, errTooBig):
-		return failed(check, CodeRows, "", who+" reads more than "+strconv.Itoa(maxRows>>20)+" MiB"+with), nil
+	case errors.Is(err, tbapi.ErrTooBig):
+		return failed(check, CodeRows, "", who+" reads more than "+strconv.Itoa(tbapi.MaxRows>>20)+" MiB"+with), nil
 	case err != nil:
 		return Check{}, err
 	case status != http.StatusOK:
 		return a.refused(check, status, "asked as "+who+with)
-	case len(r.data) == 0:
+	case len(r.Data) == 0:
 		return Check{Check: check, Status: Pass, Message: who + " reads no rows" + with}, nil
-	case len(r.data) == 1 && blank(r.data[0]):
+	case len(r.Data) == 1 && blank(r.Data[0]):
 		return Check{Check: check, Status: Pass, Message: who + " reads one row of zeros and blanks, the total of nothing" + with}, nil
 	}
-	return failed(check, CodeRows, "", fmt.Sprintf("%s reads %d rows%s", who, len(r.data), with)), nil
+	return failed(check, CodeRows, "", fmt.Sprintf("%s reads %d rows%s", who, len(r.Data), with)), nil
 }
 
 // refused is a pipe that Tinybird does not answer. A 400 says that the values did not suit the pipe; the rest is no answer at all.
@@ -146,8 +148,8 @@ func (a *auditor) without(ctx context.Context, p tinybird.PipeInfo) ([]Check, er
 	if err != nil {
 		return nil, err
 	}
-	_, status, err := a.client.read(ctx, p.Name, token, nil)
-	if errors.Is(err, errTooBig) {
+	_, status, err := a.client.Read(ctx, p.Name, token, nil)
+	if errors.Is(err, tbapi.ErrTooBig) {
 		status, err = http.StatusOK, nil
 	}
 	switch {

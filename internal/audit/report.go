@@ -68,6 +68,7 @@ type SiteReport struct {
 	WorkspaceID string       `json:"workspace_id"`
 	OK          bool         `json:"ok"`
 	Pipes       []PipeReport `json:"pipes"`
+	Notes       []string     `json:"notes,omitempty"` // what there is beside pipes, which was not looked at
 }
 
 // Report is the outcome for a config.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tbapi"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -93,9 +94,9 @@ func (a *auditor) tenant(ctx context.Context, p tinybird.PipeInfo, t Tenant, fix
 	if err != nil {
 		return nil, err
 	}
-	r, status, err := a.client.read(ctx, p.Name, token, nil)
+	r, status, err := a.client.Read(ctx, p.Name, token, nil)
 	switch {
-	case errors.Is(err, errTooBig):
+	case errors.Is(err, tbapi.ErrTooBig):
 		return []Check{{
 			Check: checkTenants, Status: Unproven, Code: CodeUnclear, Message: t.name() + " reads more than can be looked at",
 			Fix: "Give the pipe a LIMIT, or choose a smaller tenant.",
@@ -117,7 +118,7 @@ func (a *auditor) tenant(ctx context.Context, p tinybird.PipeInfo, t Tenant, fix
 }
 
 // compare looks at the column of one fixed parameter.
-func (a *auditor) compare(p tinybird.PipeInfo, t Tenant, f tinybird.FixedInfo, own any, r *rows) Check {
+func (a *auditor) compare(p tinybird.PipeInfo, t Tenant, f tinybird.FixedInfo, own any, r *tbapi.Rows) Check {
 	name := f.Name
 	if c, ok := a.Columns[f.Name]; ok {
 		name = c
@@ -125,25 +126,25 @@ func (a *auditor) compare(p tinybird.PipeInfo, t Tenant, f tinybird.FixedInfo, o
 		name = c
 	}
 	out := Check{Check: checkTenants, Param: f.Name, Status: Skip, Code: CodeUnclear}
-	column, ok := r.column(name)
+	column, ok := r.Column(name)
 	switch {
-	case len(r.data) == 0:
+	case len(r.Data) == 0:
 		out.Message = t.name() + " reads no rows, so there was nothing to compare"
 		return out
 	case !ok:
-		out.Message = "no column " + name + " is returned, so whose the " + strconv.Itoa(len(r.data)) + " rows are cannot be seen"
+		out.Message = "no column " + name + " is returned, so whose the " + strconv.Itoa(len(r.Data)) + " rows are cannot be seen"
 		return out
 	}
 	foreign := 0
-	for _, row := range r.data {
+	for _, row := range r.Data {
 		if !ownValue(row[column], own) {
 			foreign++
 		}
 	}
 	if foreign > 0 {
-		return failed(checkTenants, CodeForeign, f.Name, fmt.Sprintf("%d of the %d rows that %s reads have another %s", foreign, len(r.data), t.name(), column))
+		return failed(checkTenants, CodeForeign, f.Name, fmt.Sprintf("%d of the %d rows that %s reads have another %s", foreign, len(r.Data), t.name(), column))
 	}
-	return Check{Check: checkTenants, Status: Pass, Param: f.Name, Message: fmt.Sprintf("all %d rows of %s have its own %s", len(r.data), t.name(), column)}
+	return Check{Check: checkTenants, Status: Pass, Param: f.Name, Message: fmt.Sprintf("all %d rows of %s have its own %s", len(r.Data), t.name(), column)}
 }
 
 // ownValue compares a cell with a fixed value; a text with commas is a list, and any of its elements will do.

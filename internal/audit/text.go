@@ -20,6 +20,9 @@ func (r *Report) WriteText(w io.Writer) error {
 		for _, p := range s.Pipes {
 			p.text(&b)
 		}
+		for _, n := range s.Notes {
+			b.WriteString("\n  " + n + "\n")
+		}
 		b.WriteString("\n")
 	}
 	fmt.Fprintf(&b, "%s, %d failed, %d not proven, %d skipped\n", plural(r.Passed, "check")+" passed", r.Failed, r.Unproven, r.Skipped)

@@ -1,5 +1,5 @@
 // Package bapi is a client of Clerk's Backend API, of the two calls that a site behind the edge needs: the payload
-// of a handshake, and the refresh of a session.
+// of a handshake, and the refresh of a session. A third one tells an operator whether the secret key is good.
 package bapi
 
 import (
@@ -96,6 +96,11 @@ func (c *Client) HandshakePayload(ctx context.Context, nonce string) ([]string, 
 	u := c.base.JoinPath("v1", "clients", "handshake_payload")
 	u.RawQuery = url.Values{"nonce": {nonce}}.Encode()
 	return c.call(ctx, call{method: http.MethodGet, url: u, list: "directives", secrets: []string{nonce}})
+}
+
+// KeyIDs returns the kids of the keys by which the secret key's instance signs. An error is an [*Error].
+func (c *Client) KeyIDs(ctx context.Context) ([]string, error) {
+	return c.call(ctx, call{method: http.MethodGet, url: c.base.JoinPath("v1", "jwks"), list: "keys", member: "kid"})
 }
 
 // Refresh is what a new session token is asked for with.

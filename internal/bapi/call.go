@@ -18,6 +18,7 @@ type call struct {
 	body    any    // nil: none
 	list    string // the member that holds the list
 	object  string // what the member "object" says, if the answer has one; empty: anything
+	member  string // of the list's elements that are objects, the member that is wanted; empty: they are strings
 	secrets []string
 }
 
@@ -40,7 +41,7 @@ func (c *Client) call(ctx context.Context, q call) ([]string, error) {
 	if status != http.StatusOK {
 		return nil, c.refused(status, doc, q.secrets)
 	}
-	list, err := decodeList(doc, q.list, q.object)
+	list, err := q.decode(doc)
 	if err != nil {
 		return nil, &Error{Status: status, Err: err}
 	}
@@ -116,6 +117,32 @@ func (c *Client) refused(status int, doc []byte, secrets []string) *Error {
 	}
 	e.Code = code
 	return e
+}
+
+func (q *call) decode(doc []byte) ([]string, error) {
+	if q.member != "" {
+		return decodeMembers(doc, q.list, q.member)
+	}
+	return decodeList(doc, q.list, q.object)
+}
+
+// decodeMembers reads one member of each object in a list. Objects without it are left out.
+func decodeMembers(doc []byte, name, member string) ([]string, error) {
+	var answer map[string]json.RawMessage
+	if json.Unmarshal(doc, &answer) != nil || answer == nil {
+		return nil, errNoJSON
+	}
+	var list []map[string]any
+	if json.Unmarshal(answer[name], &list) != nil || list == nil {
+		return nil, errShape
+	}
+	texts := []string{}
+	for _, object := range list {
+		if text, ok := object[member].(string); ok {
+			texts = append(texts, text)
+		}
+	}
+	return texts, nil
 }
 
 // decodeList reads the list of strings in an answer. The error quotes nothing of it.

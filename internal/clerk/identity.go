@@ -33,6 +33,10 @@ type Identity struct {
 	values *[len(placeholders)]any // of the placeholders; nil in an Identity that was made by hand
 }
 
+// Claimed returns who a session token with these claims speaks for. The claims may be those of a token that nobody has verified: it is
+// for telling people, never for deciding.
+func Claimed(all map[string]any) *Identity { return newIdentity(all) }
+
 // newIdentity reads the claims of a token that was verified. Claims of a wrong type count as absent: what
 // follows from them, such as a role, is then not granted.
 func newIdentity(c claims) *Identity {

@@ -181,8 +181,10 @@ func (a *API) route(in *input, who caller, out *answer) *refusal {
 		if name, ext, ok := strings.Cut(file, "."); ok && !strings.Contains(file, "/") {
 			return a.pipe(in, who, name, ext, out)
 		}
-		if who.admin && in.r.Method == http.MethodGet && !strings.Contains(file, "/") {
-			return a.definition(file, out)
+	}
+	if who.admin && in.r.Method == http.MethodGet {
+		if bad, known := a.aboutWorkspace(path, out); known {
+			return bad
 		}
 	}
 	if strings.HasPrefix(path, "/v0/") {

@@ -19,6 +19,9 @@ func (i *Issuer) backendRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /v1/clients/handshake_payload", func(w http.ResponseWriter, r *http.Request) {
 		i.serveBackend(w, r, i.handshakePayload)
 	})
+	mux.HandleFunc("GET /v1/jwks", func(w http.ResponseWriter, r *http.Request) {
+		i.serveBackend(w, r, i.backendKeys)
+	})
 	mux.HandleFunc("POST /v1/sessions/{sid}/refresh", func(w http.ResponseWriter, r *http.Request) {
 		i.mu.Lock()
 		i.counts.refreshes++
@@ -39,6 +42,13 @@ func (i *Issuer) serveBackend(w http.ResponseWriter, r *http.Request, work func(
 		}
 		return work(r)
 	})
+}
+
+// backendKeys is the key set as the Backend API has it, which is the same.
+func (i *Issuer) backendKeys(*http.Request) answer {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return answer{status: http.StatusOK, header: http.Header{"Content-Type": {"application/json"}}, body: keySet(i.kid, &i.key.PublicKey)}
 }
 
 func (i *Issuer) handshakePayload(r *http.Request) answer {

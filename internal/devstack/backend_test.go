@@ -53,6 +53,19 @@ func TestSecretKey(t *testing.T) {
 	}
 }
 
+// TestBackendKeys: the Backend API has the instance's keys for whoever has its secret key.
+func TestBackendKeys(t *testing.T) {
+	t.Parallel()
+	i := newTestIssuer(t, IssuerOptions{})
+	w := do(i, http.MethodGet, "/v1/jwks", "", "Authorization", "Bearer "+i.SecretKey())
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), i.KeyID()) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := do(i, http.MethodGet, "/v1/jwks", "", "Authorization", "Bearer sk_test_another"); w.Code != http.StatusUnauthorized {
+		t.Errorf("status %d with another key", w.Code)
+	}
+}
+
 func TestRefresh(t *testing.T) {
 	t.Parallel()
 	for _, query := range []string{"", "?suffixed_cookies=false", "?suffixed_cookies=true"} {

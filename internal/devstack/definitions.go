@@ -76,13 +76,7 @@ func (a *API) definition(name string, out *answer) *refusal {
 			ID: id, Name: n.Name, SQL: n.SQL, Dependencies: dependencies(n.SQL), NodeType: kind, CreatedAt: "2026-01-01 00:00:00.000000",
 		})
 	}
-	body, err := marshal(doc)
-	if err != nil {
-		return badQuery("%s", err)
-	}
-	out.header.Set("Content-Type", "application/json; charset=UTF-8")
-	out.body = body
-	return nil
+	return a.document(out, doc)
 }
 
 var readFrom = regexp.MustCompile(`(?i)\b(?:FROM|JOIN)\s+([A-Za-z_]\w*)`)

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -95,28 +94,6 @@ func compileStamps(configured []Stamp, check func(string) error) ([]stamp, error
 		out = append(out, stamp{Value: v, field: c.Name})
 	}
 	return out, nil
-}
-
-// SourceInfo is what the policy says about one data source.
-type SourceInfo struct {
-	Name   string
-	Stamps []string // the fields that are set in every row, in the order of the config
-}
-
-// Describe lists the data sources of the policy, sorted by name. A nil policy has none.
-func (p *Policy) Describe() []SourceInfo {
-	if p == nil {
-		return nil
-	}
-	list := make([]SourceInfo, 0, len(p.sources))
-	for _, name := range slices.Sorted(maps.Keys(p.sources)) {
-		info := SourceInfo{Name: name}
-		for _, s := range p.sources[name].stamps {
-			info.Stamps = append(info.Stamps, s.field)
-		}
-		list = append(list, info)
-	}
-	return list
 }
 
 // CheckStamp tells whether s can be used.

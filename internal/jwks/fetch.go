@@ -41,41 +41,42 @@ func newClient(c *http.Client) (client *http.Client, owned bool) {
 // fetch gets and parses the issuer's document. The error holds neither the URL nor any part of the document.
 func (s *Set) fetch(ctx context.Context) result {
 	r := result{source: SourceNetwork}
-	doc, err := s.get(ctx)
+	doc, header, err := s.get(ctx)
 	if err != nil {
 		r.err = fmt.Errorf("fetch key set: %w", err)
 		return r
 	}
+	r.header = header
 	r.keys, r.skipped, r.err = ParseSet(doc)
 	r.fetched = s.o.Now()
 	return r
 }
 
-func (s *Set) get(ctx context.Context) (doc []byte, err error) {
+func (s *Set) get(ctx context.Context) (doc []byte, header http.Header, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, errTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.o.URL, http.NoBody)
 	if err != nil {
-		return nil, fmt.Errorf("make the request: %w", withoutURL(err))
+		return nil, nil, fmt.Errorf("make the request: %w", withoutURL(err))
 	}
 	req.Header.Set("Accept", "application/json, application/jwk-set+json")
 	req.Header.Set("User-Agent", "caddy-tinybird")
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return nil, explain(ctx, withoutURL(err))
+		return nil, nil, explain(ctx, withoutURL(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the issuer answered with status %d instead of 200", resp.StatusCode)
+		return nil, nil, fmt.Errorf("the issuer answered with status %d instead of 200", resp.StatusCode)
 	}
 	doc, err = io.ReadAll(io.LimitReader(resp.Body, s.o.MaxBody+1))
 	if err != nil {
-		return nil, explain(ctx, err)
+		return nil, nil, explain(ctx, err)
 	}
 	if int64(len(doc)) > s.o.MaxBody {
-		return nil, fmt.Errorf("the document is larger than %d bytes", s.o.MaxBody)
+		return nil, nil, fmt.Errorf("the document is larger than %d bytes", s.o.MaxBody)
 	}
-	return doc, nil
+	return doc, resp.Header, nil
 }
 
 var errTimeout = fmt.Errorf("no complete answer within %v", fetchTimeout)

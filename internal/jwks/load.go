@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -116,6 +117,7 @@ type result struct {
 	skipped int
 	source  string
 	fetched time.Time
+	header  http.Header // of the issuer's answer
 	err     error
 }
 

@@ -14,7 +14,7 @@ type PipeInfo struct {
 	Name    string
 	Fixed   []FixedInfo   // sorted by name; empty for an unrestricted pipe
 	Params  []string      // client parameters let through, sorted; nil: all but the reserved and the fixed
-	Formats []string      // that may be asked for
+	Formats []string      // that may be asked for, the preferred one first
 	Require []Requirement // all must hold
 	Rate    *RateSpec     // nil: no limit
 	OwnRate bool          // it is counted apart from the tenant's other pipes
