@@ -255,6 +255,10 @@ func TestNoEventOutsideARunningConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Some plugins bind their handlers while the config loads.
+	if err := n.app.On(eventRateLimited, stuckHandler{}); err != nil {
+		t.Fatal(err)
+	}
 	if n.wants(eventRateLimited) {
 		t.Error("before the start")
 	}
