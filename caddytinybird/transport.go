@@ -71,7 +71,11 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage, base *url.URL) (*tran
 	}
 	t.HTTPTransport = guest
 	guest.Transport.DialContext = dialing(guest.Transport.DialContext)
-	t.connectDirectly(base)
+	_, proxy := settings["network_proxy"] // Caddy has taken it away from the loaded module
+	_, oldProxy := settings["forward_proxy_url"]
+	if !proxy && !oldProxy {
+		t.connectDirectly(base)
+	}
 	return &t, nil
 }
 
@@ -82,7 +86,7 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage, base *url.URL) (*tran
 func (t *transport) connectDirectly(base *url.URL) {
 	rt := t.Transport
 	switch {
-	case !wire.Reuses, !slices.Equal(t.Versions, []string{"1.1"}), len(t.NetworkProxyRaw) > 0:
+	case !wire.Reuses, !slices.Equal(t.Versions, []string{"1.1"}):
 		return
 	case rt.DisableKeepAlives, rt.MaxConnsPerHost > 0, rt.DialTLSContext != nil, t.WriteTimeout > 0:
 		return
