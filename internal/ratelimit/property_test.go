@@ -119,6 +119,15 @@ func (w *world) patience(x *tenant) {
 	if err != nil || told < 1 || wait < r.RetryAfter || wait-r.RetryAfter >= time.Second {
 		w.t.Fatalf("%s %+v: Retry-After %q, but the wait is %v", x.key, x.lim, h.Get("Retry-After"), r.RetryAfter)
 	}
+	worst := time.Duration(0)
+	for _, lim := range x.plans {
+		for _, other := range x.plans {
+			worst = max(worst, lim.interval()*time.Duration(other.Burst))
+		}
+	}
+	if r.RetryAfter > worst {
+		w.t.Fatalf("%s: locked out for %v, although nothing it may have takes longer than %v", x.key, r.RetryAfter, worst)
+	}
 	left := r.RetryAfter - 1
 	for left > 0 {
 		step := min(left, 1+time.Duration(w.rng.Int64N(int64(r.RetryAfter))))
