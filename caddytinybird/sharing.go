@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.uber.org/zap"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/share"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
@@ -85,6 +86,14 @@ func (l *Limits) checkCache() error {
 	return nil
 }
 
+// of returns for how long answers of the pipe are shared, 0 for not at all.
+func (s *sharing) of(pipe string) time.Duration {
+	if s == nil {
+		return 0
+	}
+	return s.ttl[pipe]
+}
+
 // close forgets all answers.
 func (s *sharing) close() {
 	if s != nil {
@@ -104,7 +113,8 @@ type asked struct {
 // The tenant was authorized and counted before.
 func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a asked) (answered bool, err error) {
 	grant, question := a.grant, a.question
-	if h.sharing == nil || h.sharing.ttl[grant.Pipe] == 0 {
+	ttl := h.sharing.of(grant.Pipe)
+	if ttl == 0 {
 		return false, nil
 	}
 	key, why := h.sharing.key(r, grant, question)
@@ -123,7 +133,7 @@ func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a a
 	}
 	out, err := h.sharing.store.Serve(r.Context(), w, share.Request{
 		Key:    key,
-		TTL:    h.sharing.ttl[grant.Pipe],
+		TTL:    ttl,
 		Client: r.Header,
 		Fetch: func(ctx context.Context, w http.ResponseWriter) (forward.Outcome, error) {
 			place, err := h.enter(w.Header(), grant.Pipe, grant.Gate, a.places)
@@ -184,14 +194,18 @@ func ownContext(ctx context.Context) context.Context {
 
 // refreshed tells the operator about a request to Tinybird that no client waited for.
 func (h *Handler) refreshed(pipe string, out forward.Outcome, err error) {
-	if out.UpstreamStatus != 0 {
+	if out.Duration != 0 {
 		h.of(pipe).answered(out.UpstreamStatus, out.Duration)
 	}
 	if err == nil || errors.Is(err, context.Canceled) {
 		return
 	}
 	if c := h.log.Check(zap.WarnLevel, "an answer was not refreshed"); c != nil {
-		c.Write(zap.String("pipe", pipe), zap.Error(err), zap.Int("upstream_status", out.UpstreamStatus))
+		fields := []zap.Field{zap.String("pipe", pipe), zap.Error(err), zap.Int("upstream_status", out.UpstreamStatus)}
+		if refusal := (*apierr.Error)(nil); errors.As(err, &refusal) && refusal.NeedsHelp() {
+			fields = append(fields, helpField(refusal))
+		}
+		c.Write(fields...)
 	}
 }
 

@@ -122,7 +122,7 @@ func TestShareRefresh(t *testing.T) {
 	<-done
 	await(t, "the failure in the log", func() bool { return logged.FilterMessage("an answer was not refreshed").Len() == 1 })
 	entry := logged.FilterMessage("an answer was not refreshed").All()[0].ContextMap()
-	if entry["pipe"] != "live_events" || entry["error"] != "upstream_unreachable: tinybird answered 500" || entry["upstream_status"] != int64(500) {
+	if entry["pipe"] != "live_events" || entry["error"] != "upstream_unreachable: tinybird answered 500" || entry["upstream_status"] != int64(500) || !strings.HasSuffix(entry["help"].(string), "#upstream_unreachable") {
 		t.Errorf("%v", entry)
 	}
 	fails <- false

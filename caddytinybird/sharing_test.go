@@ -362,3 +362,31 @@ func TestShareSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestShareStatus: an operator sees what is kept, and how often that was of use.
+func TestShareStatus(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	ctx := newContext(t, t.TempDir())
+	h := testHandler(t, stack)
+	h.Pipes[1].Cache = caddy.Duration(time.Minute)
+	h.Limits = &Limits{CacheEntries: 7, CacheSize: 1 << 20}
+	if err := provision(t, ctx, h); err != nil {
+		t.Fatal(err)
+	}
+	e := serve(t, stack, h)
+	for range 4 {
+		onlyTenant(t, e.get(t, "ada", "/v0/pipes/my_activity.json"), "acme")
+		onlyTenant(t, e.get(t, "ada", liveEvents), "acme")
+	}
+	site := statusOf(ctx).Sites[0]
+	a := site.Answers
+	if a == nil || a.Size != 1 || a.Max != 7 || a.Hits != 3 || a.Misses != 1 || *a.HitRatio != 0.75 || a.Bytes == 0 || a.MaxBytes != 2<<20 {
+		t.Errorf("%+v", a)
+	}
+	for _, p := range site.Pipes {
+		if want := map[string]float64{"my_activity": 60}[p.Name]; p.CacheSeconds != want {
+			t.Errorf("%s: %v", p.Name, p.CacheSeconds)
+		}
+	}
+}

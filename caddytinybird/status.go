@@ -57,6 +57,7 @@ type siteStatus struct {
 	CORS                 []string       `json:"cors"`
 	TokenTTLSeconds      float64        `json:"token_ttl_seconds"`
 	Tokens               cacheStatus    `json:"tokens"`
+	Answers              *answersStatus `json:"answers"`
 }
 
 type pipeStatus struct {
@@ -66,6 +67,8 @@ type pipeStatus struct {
 	Formats     []string      `json:"formats"`
 	Require     []Requirement `json:"require"`
 	RateLimit   *rateStatus   `json:"rate_limit"`
+
+	CacheSeconds float64 `json:"cache_seconds"`
 }
 
 // rateStatus is a rate as the config has it.
@@ -86,6 +89,14 @@ type cacheStatus struct {
 	Hits     uint64   `json:"hits"`
 	Misses   uint64   `json:"misses"`
 	HitRatio *float64 `json:"hit_ratio"`
+}
+
+// answersStatus is about the answers that are shared.
+type answersStatus struct {
+	cacheStatus
+
+	Bytes    int64 `json:"bytes"`
+	MaxBytes int64 `json:"max_bytes"`
 }
 
 // limiterStatus is about the counters of a workspace. All configs of the process count there.
@@ -132,7 +143,13 @@ func (h *Handler) status(at place) siteStatus {
 		Tokens:               newCacheStatus(h.minter.CacheStats()),
 	}
 	for _, info := range h.policy.Describe() {
-		s.Pipes = append(s.Pipes, newPipeStatus(info))
+		p := newPipeStatus(info)
+		p.CacheSeconds = h.sharing.of(info.Name).Seconds()
+		s.Pipes = append(s.Pipes, p)
+	}
+	if h.sharing != nil {
+		answers := h.sharing.store.Stats()
+		s.Answers = &answersStatus{newCacheStatus(answers.Stats), answers.Bytes, answers.MaxBytes}
 	}
 	for _, info := range h.ingest.Describe() {
 		s.Events = append(s.Events, eventsStatus{info.Name, listOf(info.Fields)})

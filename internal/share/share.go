@@ -18,6 +18,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/cachestat"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
 )
 
@@ -73,10 +74,12 @@ type Options struct {
 
 // Store keeps answers. It is safe for concurrent use.
 type Store struct {
+	entries   int
 	entrySize int64
 	now       func() time.Time
 	kept      *otter.Cache[Key, *answer]
 	memory    *budget
+	lookups   cachestat.Counter
 
 	mu        sync.Mutex
 	flights   map[Key]*flight
@@ -90,6 +93,7 @@ func New(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
+		entries:   o.Entries,
 		entrySize: o.EntrySize,
 		now:       o.Now,
 		// Stored, and as much again on its way from Tinybird or to clients.
@@ -143,6 +147,7 @@ func (o *Options) check() error {
 // each case what was done.
 func (s *Store) Serve(ctx context.Context, w http.ResponseWriter, q Request) (Outcome, error) {
 	a, state := s.find(q)
+	s.lookups.Count(a != nil)
 	if state == absent {
 		var f *flight
 		var leader bool
@@ -214,6 +219,20 @@ func (s *Store) keep(key Key, a *answer) bool {
 func (s *Store) Usage() (answers int, bytes int64) {
 	s.kept.CleanUp()
 	return s.kept.EstimatedSize(), s.memory.used()
+}
+
+// Stats are what an operator wants to know of a store. A look-up that finds nothing good may still wait for what another asked for.
+type Stats struct {
+	cachestat.Stats
+
+	Bytes    int64 // taken by what is kept and what is under way
+	MaxBytes int64 // at most
+}
+
+// Stats returns what has become of all requests so far.
+func (s *Store) Stats() Stats {
+	answers, bytes := s.Usage()
+	return Stats{Stats: s.lookups.Of(answers, s.entries), Bytes: bytes, MaxBytes: s.memory.size}
 }
 
 // Close forgets all answers and ends what is fetched in the background. Those who wait for an answer get it; all later
