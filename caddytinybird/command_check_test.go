@@ -119,6 +119,7 @@ func TestCheckCommand(t *testing.T) {
 	if n := s.Issuer.Fetches(); n != 1 {
 		t.Errorf("the keys were fetched %d times", n)
 	}
+	reads := map[string]int{}
 	tokens := map[string]bool{s.API.SigningKey(): true, s.API.AppendToken(): false}
 	for _, q := range s.API.Requests() {
 		if q.Method != http.MethodGet || len(q.Body) > 0 {
@@ -129,6 +130,9 @@ func TestCheckCommand(t *testing.T) {
 		}
 		if sent, known := tokens[q.Token]; known && !sent {
 			t.Error("the append token was sent")
+		}
+		if reads[q.Path]++; reads[q.Path] > 1 {
+			t.Errorf("%s was asked for %d times", q.Path, reads[q.Path])
 		}
 		if strings.HasSuffix(q.Path, ".json") && q.Claims["name"] != "caddy-tinybird-check" {
 			t.Errorf("%s was read as %v", q.Path, q.Claims["name"])

@@ -39,7 +39,7 @@ func FuzzExplain(f *testing.F) {
 			`{"sub":"user_1","sid":"sess_1","v":2,"o":{"id":"org_1","rol":"admin"},"fea":"o:a,u:b","exp":1}`,
 			`{"sub":"user_1","sid":"sess_1","org_id":"org_1","org_permissions":["a",1],"exp":1e400,"nbf":"x"}`,
 			`{"workspace_id":"w","name":"n","limits":{"rps":5},"scopes":[{"type":"PIPES:READ","resource":"p","fixed_params":{"a":[1,{"b":null}]}},7]}`,
-			`{"sub":"mch_1"}`, `{"handshake":[]}`, `{"a":"` + seg("signature-signature") + `"}`, `null`,
+			`{"sub":"user_1","sid":"sess_1","echo":"` + seg("signature-signature") + `"}`, `{"sub":"mch_1"}`, `{"handshake":[]}`, `{"a":"` + seg("signature-signature") + `"}`, `null`,
 		} {
 			f.Add(seg(header) + "." + seg(claims) + "." + seg("signature-signature"))
 		}

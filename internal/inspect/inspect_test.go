@@ -245,6 +245,29 @@ func TestClaimsThatHoldSecrets(t *testing.T) {
 	}
 }
 
+// TestClaimThatRepeatsTheSignature: a token can be made to say its own signature, which is not written then.
+func TestClaimThatRepeatsTheSignature(t *testing.T) {
+	t.Parallel()
+	const signature = "c2lnbmF0dXJlLXNpZ25hdHVyZQ"
+	seg := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+	token := seg(`{"alg":"RS256","kid":"`+signature+`"}`) + "." + seg(`{"sub":"user_`+signature+`","sid":"sess_1","echo":["`+signature+`"],"`+signature+`":1}`) + "." + signature
+	r, err := Explain(token, Known{Now: start})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := r.WriteText(&out); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(out.String()+string(doc), signature) || r.Kind != KindSession {
+		t.Errorf("%s", doc)
+	}
+}
+
 // TestPinnedKey: the key of jwt_key is that of every key id.
 func TestPinnedKey(t *testing.T) {
 	t.Parallel()
