@@ -144,12 +144,10 @@ func settled(resp *http.Response) bool {
 	case resp.ProtoMajor != 1 || resp.ProtoMinor != 1:
 		// Of HTTP/1.0's answers with chunks one cannot tell whether they are meant (RFC 9112, section 6.1).
 		return false
-	case status < http.StatusOK, status == http.StatusNoContent:
-		// There is no body, whatever is said of it (RFC 9112, section 6.3).
+	case status < http.StatusOK, status == http.StatusNoContent, status == http.StatusNotModified:
+		// There is no body, whatever is said of it (RFC 9112, section 6.3). A 304 may give the length of another answer; few do.
 		length := resp.Header.Get("Content-Length")
 		return len(resp.TransferEncoding) == 0 && (length == "" || length == "0")
-	case status == http.StatusNotModified:
-		return len(resp.TransferEncoding) == 0 // a length is that of another answer
 	default:
 		return true
 	}

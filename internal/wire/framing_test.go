@@ -115,7 +115,7 @@ var framings = map[string]struct {
 	"204 with a body":                 {"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nrows", 204, "", false},
 	"204 with chunks":                 {"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", 204, "", false},
 	"304":                             {"HTTP/1.1 304 Not Modified\r\n\r\n", 304, "", true},
-	"304 with the length of a 200":    {"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n", 304, "", true},
+	"304 with the length of a 200":    {"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\n", 304, "", false},
 	"304 with a body":                 {"HTTP/1.1 304 Not Modified\r\nContent-Length: 4\r\n\r\nrows", 304, "", false},
 	"304 with chunks":                 {"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", 304, "", false},
 	"205 with a body":                 {"HTTP/1.1 205 Reset Content\r\nContent-Length: 4\r\n\r\nrows", 205, "rows", true},
