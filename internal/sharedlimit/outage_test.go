@@ -330,6 +330,54 @@ func TestConcurrentCallers(t *testing.T) {
 	}
 }
 
+// What is remembered of a refusal holds as long as the store would refuse, counted from the question. What a client is told is counted
+// from the answer: it is never told to come too early.
+func TestRefusalsAreRemembered(t *testing.T) {
+	t.Parallel()
+	k, err := newRefusals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.close()
+	lim, asked := ratelimit.Limit{RPS: 1, Burst: 3}, time.Now()
+	k.add("a", ratelimit.Result{Limit: lim, Reset: 3 * time.Second, RetryAfter: time.Second}, asked, asked.Add(10*time.Millisecond))
+	for after, want := range map[time.Duration]ratelimit.Result{
+		5 * time.Millisecond:          {Limit: lim, Reset: 3 * time.Second, RetryAfter: time.Second}, // another request's question was later, its answer not
+		10 * time.Millisecond:         {Limit: lim, Reset: 3 * time.Second, RetryAfter: time.Second},
+		510 * time.Millisecond:        {Limit: lim, Reset: 2500 * time.Millisecond, RetryAfter: 500 * time.Millisecond},
+		time.Second - time.Nanosecond: {Limit: lim, Reset: 2010*time.Millisecond + time.Nanosecond, RetryAfter: 10*time.Millisecond + time.Nanosecond},
+	} {
+		if r, ok := k.lookUp("a", lim, asked.Add(after)); !ok || r != want {
+			t.Errorf("after %v: %+v, %v, want %+v", after, r, ok, want)
+		}
+	}
+	if _, ok := k.lookUp("a", lim, asked.Add(time.Second)); ok {
+		t.Error("still refused when the store would admit")
+	}
+	if _, ok := k.lookUp("a", ratelimit.Limit{RPS: 2, Burst: 3}, asked); ok {
+		t.Error("refused under another limit")
+	}
+	if _, ok := k.lookUp("b", lim, asked); ok {
+		t.Error("another one is refused")
+	}
+}
+
+// A question that nobody waits for any more is not asked: it was decided, and must not be counted again.
+func TestNobodyWaitsNobodyAsks(t *testing.T) {
+	t.Parallel()
+	s, now := &Store{queue: make(chan *call, 8)}, time.Now()
+	late, live := &call{deadline: now.Add(-time.Second)}, &call{deadline: now.Add(time.Hour)}
+	for _, c := range []*call{late, live, late, live, live} {
+		s.queue <- c
+	}
+	if batch := s.collect(nil, late); len(batch) != 3 || batch[0] != live {
+		t.Errorf("%d questions", len(batch))
+	}
+	if batch := s.collect(nil, late); len(batch) != 0 {
+		t.Errorf("%d questions", len(batch))
+	}
+}
+
 // What cannot be counted is refused before anybody is asked.
 func TestAllowRefusesWhatCannotBeCounted(t *testing.T) {
 	t.Parallel()
@@ -383,6 +431,7 @@ func TestClose(t *testing.T) {
 				if got := drain(t, l, "a", lim); got != 4 {
 					t.Errorf("%d more admitted after the end, want 4 of 5", got)
 				}
+				synctest.Wait()
 				wantEvents(t, seen.take())
 			})
 		})

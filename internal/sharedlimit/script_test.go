@@ -217,6 +217,63 @@ func TestStoresClockJumps(t *testing.T) {
 	})
 }
 
+// After the store's clock was set back, a tenant that has used up its limit waits as long as it would have anyway.
+func TestClockSetBackLocksNobodyOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t)
+		s, lim := open(t, p, nil), ratelimit.Limit{RPS: 2, Burst: 4}
+		ask := func() ratelimit.Result {
+			answer, err := s.ask("a", lim, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return result(answer, lim)
+		}
+		for range 4 {
+			ask()
+		}
+		p.SetTime(time.Now().Add(-time.Hour))
+		r := ask()
+		if r.Allowed || r.RetryAfter != lim.Interval() {
+			t.Fatalf("%+v", r)
+		}
+		p.SetTime(time.Now().Add(r.RetryAfter - time.Hour))
+		if r := ask(); !r.Allowed {
+			t.Errorf("after waiting: %+v", r)
+		}
+	})
+}
+
+// Both limits hold, and what a client is told is true for both.
+func TestStricter(t *testing.T) {
+	t.Parallel()
+	lim := ratelimit.Limit{RPS: 10, Burst: 5} // an interval is 100 ms
+	const ms = time.Millisecond
+	for _, c := range []struct{ shared, own, want ratelimit.Result }{
+		{
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 3, Reset: 200 * ms}, ratelimit.Result{Allowed: true, Limit: lim, Remaining: 1, Reset: 400 * ms},
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 1, Reset: 400 * ms},
+		},
+		{
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 0, Reset: 500 * ms}, ratelimit.Result{Allowed: true, Limit: lim, Remaining: 4, Reset: 100 * ms},
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 0, Reset: 500 * ms},
+		},
+		{ // the store has counted this one, so that it admits the next in 100 ms
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 0, Reset: 500 * ms}, ratelimit.Result{Limit: lim, Reset: 402 * ms, RetryAfter: 2 * ms},
+			ratelimit.Result{Limit: lim, Reset: 500 * ms, RetryAfter: 100 * ms},
+		},
+		{
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 4, Reset: 100 * ms}, ratelimit.Result{Limit: lim, Reset: 450 * ms, RetryAfter: 50 * ms},
+			ratelimit.Result{Limit: lim, Reset: 450 * ms, RetryAfter: 50 * ms},
+		},
+	} {
+		if got := stricter(c.shared, c.own); got != c.want {
+			t.Errorf("%+v and %+v are\n%+v, want\n%+v", c.shared, c.own, got, c.want)
+		}
+	}
+}
+
 // A limit that changes applies at once, at all edges, and what was counted stays counted.
 func TestChangedLimitAppliesAtOnce(t *testing.T) {
 	t.Parallel()
@@ -268,6 +325,7 @@ func TestAttackNamesAsKeys(t *testing.T) {
 	names := []string{
 		"org_1", "org_1 ", " org_1", "org_1\x00", "\x00org_1", "org_1:a", "{org_1}", "{org_1}:a", "{}", "*", "org_?", "org_1\r\nFLUSHALL\r\n",
 		"' .. redis.call('FLUSHALL') .. '", "1 1 1", strings.Repeat("a", 8192), strings.Repeat("a", 8191), "ORG_1", "örg_1", "\xff", "probe:{a}",
+		"org_1org_1", scope + "org_1",
 	}
 	seen := make(map[string]string)
 	for _, scope := range []string{scope, "", "org_1"} {
