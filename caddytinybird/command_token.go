@@ -190,7 +190,7 @@ func (f *tokenFlags) sign(s *configuredSite, b *workbench, id *clerk.Identity) (
 		return nil, err
 	}
 	out := &mintedToken{name: set.TokenName}
-	if out.rps, err = f.rate(set.Grants); err != nil {
+	if out.rps, err = f.rate(set.Rate); err != nil {
 		return nil, err
 	}
 	o := tinybird.MinterOptions{Key: b.key.Bytes, WorkspaceID: b.workspace}
@@ -245,28 +245,23 @@ func (f *tokenFlags) grants(s *configuredSite, b *workbench, id *clerk.Identity)
 	return &tinybird.GrantSet{TokenName: g.TokenName, Grants: []*tinybird.Grant{g}, Rate: g.Rate}, format, nil
 }
 
-// rate is the smallest rate of the grants, 0 for none.
-func (f *tokenFlags) rate(grants []*tinybird.Grant) (int, error) {
-	smallest := 0
-	for _, g := range grants {
-		if g.Rate == nil {
-			continue
-		}
-		rps, err := tinybird.ParseRPS(g.Rate.RPS)
-		if hasPlaceholder(g.Rate.RPS) {
-			if f.rps == 0 {
-				return 0, fmt.Errorf("rate_limit is %s, which the site works out for each request; say with --rps what it is for this session", g.Rate.RPS)
-			}
-			rps, err = tinybird.ParseRPS(strconv.Itoa(f.rps))
-		}
-		if err != nil {
-			return 0, fmt.Errorf("--rps: %w", err)
-		}
-		if smallest == 0 || rps < smallest {
-			smallest = rps
-		}
+// rate is the number of requests per second that the token has, 0 for no limit.
+func (f *tokenFlags) rate(rate *tinybird.RateSpec) (int, error) {
+	if rate == nil {
+		return 0, nil
 	}
-	return smallest, nil
+	text := rate.RPS
+	if hasPlaceholder(text) {
+		if f.rps == 0 {
+			return 0, fmt.Errorf("rate_limit is %s, which the site works out for each request; say with --rps what it is for this session", text)
+		}
+		text = strconv.Itoa(f.rps)
+	}
+	rps, err := tinybird.ParseRPS(text)
+	if err != nil {
+		return 0, fmt.Errorf("--rps: %w", err)
+	}
+	return rps, nil
 }
 
 func (f *tokenFlags) write(cmd *cobra.Command, t *mintedToken) error {

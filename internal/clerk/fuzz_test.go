@@ -227,7 +227,11 @@ func FuzzScan(f *testing.F) {
 	f.Add(`{"iss`)
 	f.Add("")
 	f.Fuzz(func(t *testing.T, doc string) {
-		found, err := scan([]byte(doc), claimNames)
+		d, err := newDocument([]byte(doc))
+		var found map[string]any
+		if err == nil {
+			found, err = d.scan(claimNames)
+		}
 		strict, strictErr := decodeObject([]byte(doc))
 		if strictErr != nil {
 			return

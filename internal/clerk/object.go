@@ -15,17 +15,31 @@ var (
 	errTooDeep   = errors.New("nested too deeply")
 )
 
-// decodeObject reads one JSON object by the exact names of its members, numbers as json.Number. A member that
-// is named twice, at any depth, is an error, because another reader may take the other one. (A struct would be
-// filled without regard to case, so that a custom claim SUB could stand for sub; a map, or the decoder's tokens, take
-// three times as long.)
+// document is text that is known to be JSON, as encoding/json understands it, in UTF-8 and not too deep. What is read from it shares
+// its memory.
+type document string
+
+// newDocument checks that raw is one.
+func newDocument(raw []byte) (document, error) {
+	switch {
+	case !utf8.Valid(raw):
+		return "", errNotUTF8
+	case tooDeep(raw):
+		return "", errTooDeep
+	case !json.Valid(raw):
+		return "", errNotJSON
+	}
+	return document(raw), nil
+}
+
+// object reads an object by the exact names of its members, numbers as json.Number. A member that is named twice, at any depth, is
+// an error, because another reader may take the other one. (A struct would be filled without regard to case, so that a
+// custom claim SUB could stand for sub; the decoder's tokens take three times as long.)
 //
 // A JSON value that is no object counts as one without members, as it does for the SDK.
-func decodeObject(doc []byte) (map[string]any, error) {
-	c, err := newCursor(doc)
-	if err != nil {
-		return nil, err
-	}
+func (d document) object() (map[string]any, error) {
+	c := cursor{doc: string(d)}
+	c.space()
 	if first := c.doc[c.at]; first != '{' && first != '[' {
 		return nil, nil //nolint:nilnil // no object has no members, and is no error
 	}
@@ -37,19 +51,13 @@ func decodeObject(doc []byte) (map[string]any, error) {
 	return object, nil
 }
 
-// newCursor checks that doc is JSON, as encoding/json understands it, and in UTF-8, and goes to its value.
-func newCursor(doc []byte) (*cursor, error) {
-	switch {
-	case !utf8.Valid(doc):
-		return nil, errNotUTF8
-	case tooDeep(doc):
-		return nil, errTooDeep
-	case !json.Valid(doc):
-		return nil, errNotJSON
+// decodeObject reads one JSON object.
+func decodeObject(raw []byte) (map[string]any, error) {
+	d, err := newDocument(raw)
+	if err != nil {
+		return nil, err
 	}
-	c := &cursor{doc: doc}
-	c.space()
-	return c, nil
+	return d.object()
 }
 
 // decode reads the value that begins here, and goes past it.

@@ -38,7 +38,9 @@ var (
 
 // parsed is a token taken apart as far as is needed to verify its signature. Nothing in it is verified.
 type parsed struct {
-	input     string         // what is signed
+	input     string // what is signed
+	head      document
+	body      document
 	header    map[string]any // the headerNames
 	claims    claims         // the claimNames
 	signature []byte
@@ -61,20 +63,27 @@ func parse(token string) (*parsed, error) {
 	if p.signature, err = decodeSegment(signature); err != nil {
 		return nil, err
 	}
-	raw, err := decodeSegment(head)
-	if err != nil {
-		return nil, err
-	}
-	if p.header, err = scan(raw, headerNames); err != nil {
+	if p.head, p.header, err = scanSegment(head, headerNames); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
 	}
-	if raw, err = decodeSegment(body); err != nil {
-		return nil, err
-	}
-	if p.claims, err = scan(raw, claimNames); err != nil {
+	if p.body, p.claims, err = scanSegment(body, claimNames); err != nil {
 		return nil, fmt.Errorf("claims: %w", err)
 	}
 	return &p, nil
+}
+
+// scanSegment decodes a segment, and of its members those with one of the names.
+func scanSegment(segment string, names []string) (document, map[string]any, error) {
+	raw, err := decodeSegment(segment)
+	if err != nil {
+		return "", nil, err
+	}
+	d, err := newDocument(raw)
+	if err != nil {
+		return "", nil, err
+	}
+	found, err := d.scan(names)
+	return d, found, err
 }
 
 // open verifies the signature with the key and by its algorithm, and then decodes all of the token.
@@ -93,7 +102,7 @@ func (p *parsed) open(s signer) (claims, *failure) {
 	if f != nil {
 		return nil, f
 	}
-	// Once more, because what was judged before was read by another decoder.
+	// Once more, because what was judged before was read without looking at all of it.
 	if f := headerFault(header); f != nil {
 		return nil, f
 	}
@@ -105,12 +114,11 @@ func (p *parsed) open(s signer) (claims, *failure) {
 
 // decode decodes all of a token whose signature is right.
 func (p *parsed) decode() (header map[string]any, signed claims, f *failure) {
-	head, body, _ := strings.Cut(p.input, ".")
-	header, err := decodeJSON(head)
+	header, err := p.head.object()
 	if err != nil {
 		return nil, nil, failMalformed.because(fmt.Errorf("header: %w", err))
 	}
-	if signed, err = decodeJSON(body); err != nil {
+	if signed, err = p.body.object(); err != nil {
 		return nil, nil, failMalformed.because(fmt.Errorf("claims: %w", err))
 	}
 	return header, signed, nil

@@ -1,12 +1,11 @@
 package clerk
 
 import (
-	"bytes"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -15,15 +14,13 @@ var errNotJSON = errors.New("not JSON")
 // composite stands for an object or a list whose content plays no part.
 type composite struct{}
 
-// scan reads the members of a JSON object that have one of the names, and makes nothing of the others: what it
+// scan reads the members of the object that have one of the names, and makes nothing of the others: what it
 // reads is not signed yet, and whoever sends it must not decide how much memory that takes. One of the names
-// twice is an error. Other than that it accepts all that decodeObject accepts, and reads it the same, but for
+// twice is an error. Other than that it accepts all that object accepts, and reads it the same, but for
 // objects and lists, which it leaves unread.
-func scan(doc []byte, names []string) (map[string]any, error) {
-	c, err := newCursor(doc)
-	if err != nil {
-		return nil, err
-	}
+func (d document) scan(names []string) (map[string]any, error) {
+	c := cursor{doc: string(d)}
+	c.space()
 	found := make(map[string]any, len(names))
 	if c.doc[c.at] != '{' {
 		return found, nil // as if it had no members
@@ -70,22 +67,22 @@ func tooDeep(doc []byte) bool {
 	return false
 }
 
-// cursor walks over a document that is known to be JSON.
+// cursor walks over a document.
 type cursor struct {
-	doc []byte
+	doc string
 	at  int
 }
 
 // member returns the name and the value of the object's next member as they are written; the name without its
 // quotes.
-func (c *cursor) member() (name, value []byte, ok bool) {
+func (c *cursor) member() (name, value string, ok bool) {
 	c.space()
 	if c.doc[c.at] == ',' {
 		c.at++
 		c.space()
 	}
 	if c.doc[c.at] == '}' {
-		return nil, nil, false
+		return "", "", false
 	}
 	name = c.value()
 	c.space()
@@ -101,7 +98,7 @@ func (c *cursor) space() {
 }
 
 // value returns the name or value that begins here, and goes past it.
-func (c *cursor) value() []byte {
+func (c *cursor) value() string {
 	start, depth := c.at, 0
 	for {
 		switch c.doc[c.at] {
@@ -135,8 +132,8 @@ func (c *cursor) text() {
 	c.at++
 }
 
-// shallow is a value as decodeObject makes it, unless it is composite.
-func shallow(value []byte) (v any, err error) {
+// shallow is a value as object makes it, unless it is composite.
+func shallow(value string) (v any, err error) {
 	switch value[0] {
 	case '{', '[':
 		v = composite{}
@@ -152,12 +149,12 @@ func shallow(value []byte) (v any, err error) {
 }
 
 // text is a JSON string as it is written, with its quotes.
-func text(raw []byte) (string, error) {
-	if bytes.IndexByte(raw, '\\') < 0 {
-		return string(raw[1 : len(raw)-1]), nil
+func text(raw string) (string, error) {
+	if strings.IndexByte(raw, '\\') < 0 {
+		return raw[1 : len(raw)-1], nil
 	}
 	var s string
-	if err := json.Unmarshal(raw, &s); err != nil {
+	if err := json.Unmarshal([]byte(raw), &s); err != nil {
 		return "", fmt.Errorf("JSON: %w", err)
 	}
 	return s, nil
@@ -165,7 +162,7 @@ func text(raw []byte) (string, error) {
 
 // spells reports whether the inside of a JSON string, in which any character may be written as an escape, is
 // the name. The name's characters are letters, digits and underscores.
-func spells(raw []byte, name string) bool {
+func spells(raw, name string) bool {
 	for i := range len(name) {
 		c, size := character(raw)
 		if size == 0 || c != name[i] {
@@ -178,7 +175,7 @@ func spells(raw []byte, name string) bool {
 
 // character returns the first character and the number of bytes it is written with. It is 0 for all that can
 // be in no name.
-func character(raw []byte) (c byte, size int) {
+func character(raw string) (c byte, size int) {
 	switch {
 	case len(raw) == 0:
 		return 0, 0
@@ -187,9 +184,9 @@ func character(raw []byte) (c byte, size int) {
 	case raw[1] != 'u':
 		return 0, 2
 	}
-	var code [2]byte
-	if _, err := hex.Decode(code[:], raw[2:6]); err != nil || code[0] != 0 {
+	code, err := strconv.ParseUint(raw[2:6], 16, 8)
+	if err != nil {
 		return 0, 6
 	}
-	return code[1], 6
+	return byte(code), 6
 }
