@@ -170,14 +170,14 @@ func spells(raw, name string) bool {
 		}
 		raw = raw[size:]
 	}
-	return len(raw) == 0
+	return raw == ""
 }
 
 // character returns the first character and the number of bytes it is written with. It is 0 for all that can
 // be in no name.
 func character(raw string) (c byte, size int) {
 	switch {
-	case len(raw) == 0:
+	case raw == "":
 		return 0, 0
 	case raw[0] != '\\':
 		return raw[0], 1

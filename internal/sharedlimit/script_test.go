@@ -252,19 +252,23 @@ func TestStricter(t *testing.T) {
 	const ms = time.Millisecond
 	for _, c := range []struct{ shared, own, want ratelimit.Result }{
 		{
-			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 3, Reset: 200 * ms}, ratelimit.Result{Allowed: true, Limit: lim, Remaining: 1, Reset: 400 * ms},
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 3, Reset: 200 * ms},
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 1, Reset: 400 * ms},
 			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 1, Reset: 400 * ms},
 		},
 		{
-			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 0, Reset: 500 * ms}, ratelimit.Result{Allowed: true, Limit: lim, Remaining: 4, Reset: 100 * ms},
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 0, Reset: 500 * ms},
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 4, Reset: 100 * ms},
 			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 0, Reset: 500 * ms},
 		},
 		{ // the store has counted this one, so that it admits the next in 100 ms
-			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 0, Reset: 500 * ms}, ratelimit.Result{Limit: lim, Reset: 402 * ms, RetryAfter: 2 * ms},
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 0, Reset: 500 * ms},
+			ratelimit.Result{Limit: lim, Reset: 402 * ms, RetryAfter: 2 * ms},
 			ratelimit.Result{Limit: lim, Reset: 500 * ms, RetryAfter: 100 * ms},
 		},
 		{
-			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 4, Reset: 100 * ms}, ratelimit.Result{Limit: lim, Reset: 450 * ms, RetryAfter: 50 * ms},
+			ratelimit.Result{Allowed: true, Limit: lim, Remaining: 4, Reset: 100 * ms},
+			ratelimit.Result{Limit: lim, Reset: 450 * ms, RetryAfter: 50 * ms},
 			ratelimit.Result{Limit: lim, Reset: 450 * ms, RetryAfter: 50 * ms},
 		},
 	} {
