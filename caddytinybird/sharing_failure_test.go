@@ -2,8 +2,11 @@ package caddytinybird
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -166,4 +169,29 @@ func TestShareReload(t *testing.T) {
 	onlyTenant(t, late, "acme")
 	late.cacheStatus(t, "fwd=bypass")
 	after.asked(t, 1)
+}
+
+// TestShareOverTLS: Caddy's transport resolves placeholders with what is in a request's context, on goroutines of its own, where a
+// panic would end the process. A request that belongs to nobody has it, too.
+func TestShareOverTLS(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	names := make(chan string, 1)
+	upstream := httptest.NewUnstartedServer(stack.API)
+	upstream.TLS = &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		names <- hello.ServerName
+		return nil, nil //nolint:nilnil // the server's own
+	}}
+	upstream.StartTLS()
+	t.Cleanup(upstream.Close)
+	e := newEdge(t, stack, func(h *Handler) {
+		cached(h)
+		h.Upstream = upstream.URL
+		h.TransportRaw = []byte(`{"protocol":"http","tls":{"insecure_skip_verify":true,"server_name":"{system.os}.example.com"}}`)
+	})
+	onlyTenant(t, e.get(t, "ada", liveEvents), "acme")
+	if name := <-names; name != runtime.GOOS+".example.com" {
+		t.Errorf("TLS for %q", name)
+	}
+	e.get(t, "ada", liveEvents).cacheStatus(t, "hit")
 }
