@@ -125,6 +125,7 @@ func TestExampleServes(t *testing.T) {
 	} {
 		r := e.request(t, "", http.MethodGet, c.target, "")
 		r.Header.Set("Authorization", "Bearer "+e.token(t, c.user, team))
+		r.Header.Set("Origin", "https://app.example.com")
 		got := e.do(t, r)
 		if got.StatusCode != c.status {
 			t.Errorf("%s %s: status %d, want %d: %s", c.user, c.target, got.StatusCode, c.status, got.body)
