@@ -82,7 +82,7 @@ func TestAccessLogOfEveryOutcome(t *testing.T) {
 	e.run(t, caddyfile("", "http://"+jsonHost+":{$PORT} {\n bind 127.0.0.1\n log\n tinybird {\n"+refusingBlock+`
 		cors https://app.example.com
 		token_endpoint /tinybird/token
-		events clicks {
+		events analytics_events {
 			append_token {env.TINYBIRD_APPEND_TOKEN}
 			stamp organization_id {clerk.org.id}
 		}
@@ -93,8 +93,8 @@ func TestAccessLogOfEveryOutcome(t *testing.T) {
 		{name: "ok", status: 200, code: "ok"},
 		{name: "token", path: "/tinybird/token", status: 200, code: "ok"},
 		{name: "token, refused", path: "/tinybird/token", header: http.Header{"Authorization": nil}, status: 401, code: "token_missing"},
-		{name: "rows", method: http.MethodPost, path: "/v0/events", query: "name=clicks", body: `{"a":1}`, status: 202, code: "ok"},
-		{name: "rows, refused", method: http.MethodPost, path: "/v0/events", query: "name=clicks", body: `[]`, status: 400, code: "bad_body"},
+		{name: "rows", method: http.MethodPost, path: "/v0/events", query: "name=analytics_events", body: `{"a":1}`, status: 202, code: "ok"},
+		{name: "rows, refused", method: http.MethodPost, path: "/v0/events", query: "name=analytics_events", body: `[]`, status: 400, code: "bad_body"},
 		{name: "preflight", method: http.MethodOptions, header: http.Header{"Authorization": nil, "Origin": {"https://app.example.com"}, "Access-Control-Request-Method": {"GET"}}, status: 204, code: "preflight"},
 		{name: "preflight, rows", method: http.MethodOptions, path: "/v0/events", header: http.Header{"Authorization": nil, "Origin": {"https://app.example.com"}, "Access-Control-Request-Method": {"POST"}}, status: 204, code: "preflight"},
 	})

@@ -108,6 +108,7 @@ func TestCheckExitCodes(t *testing.T) {
 func TestCheckOfARunningEdge(t *testing.T) {
 	t.Parallel()
 	e := startEdge(t)
+	ownRows(t, "ada", e.do(t, e.request(t, "ada", "GET", livePath, ""))) // the edge has its keys
 	before := e.stack.Issuer.Fetches()
 	if r := e.tinybird(t, "", "check", "--config", filepath.Join(e.home, "Caddyfile")); r.status != 1 || !strings.Contains(r.stdout, "pipe draft_report: it is not published") {
 		t.Errorf("%+v", r)

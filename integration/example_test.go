@@ -153,8 +153,12 @@ func TestExampleServes(t *testing.T) {
 	if code, _ := e.do(t, stranger).refusal(t); code != "token_wrong_party" {
 		t.Errorf("a session of another origin: %s", code)
 	}
-	if got := e.do(t, e.request(t, "", http.MethodOptions, "/v0/pipes/top_pages.json", "")); got.StatusCode != http.StatusNoContent {
-		t.Errorf("status %d for the question whether a page may call", got.StatusCode)
+	preflight := e.request(t, "", http.MethodOptions, "/v0/pipes/top_pages.json", "")
+	preflight.Header.Set("Origin", "https://app.example.com")
+	preflight.Header.Set("Access-Control-Request-Method", http.MethodGet)
+	preflight.Header.Set("Access-Control-Request-Headers", "authorization")
+	if got := e.do(t, preflight); got.StatusCode != http.StatusNoContent || got.Header.Get("Access-Control-Allow-Origin") != "https://app.example.com" {
+		t.Errorf("status %d, %v for the question whether a page may call", got.StatusCode, got.Header)
 	}
 }
 
