@@ -310,44 +310,6 @@ func parseRequirement(list *[]Requirement, d *caddyfile.Dispenser, check func(Re
 	return nil
 }
 
-func parseRateLimit(limit **RateLimit, d *caddyfile.Dispenser) error {
-	args, err := someArgs(d)
-	if err != nil {
-		return err
-	}
-	l := RateLimit{RPS: args[0]}
-	switch {
-	case l.RPS == redisWord:
-		return d.Err("rate_limit redis is for all pipes; move the line out of the pipe, into tinybird")
-	case len(args) == 3 && args[1] == "burst":
-		if l.Burst, err = strconv.Atoi(args[2]); err != nil || l.Burst < 1 {
-			return d.Errf("burst %s is no whole number of at least 1; write `rate_limit 50 burst 100`", tinybird.Shown(args[2]))
-		}
-	case len(args) != 1:
-		return d.Err("rate_limit takes a rate and at most a burst; write `rate_limit 50` or `rate_limit 50 burst 100`")
-	}
-	if err := checkRate(&l); err != nil {
-		return d.WrapErr(err)
-	}
-	*limit = &l
-	return nil
-}
-
-func parseConcurrency(bound *string, d *caddyfile.Dispenser) error {
-	text, err := oneArg(d)
-	if err != nil {
-		return err
-	}
-	if text == "" {
-		return d.Err("concurrency is empty; write how many requests of a tenant may be under way, as in `concurrency 20`, or remove it")
-	}
-	if err := checkConcurrency(text); err != nil {
-		return d.WrapErr(err)
-	}
-	*bound = text
-	return nil
-}
-
 func parseTransport(p *handlerParser, d *caddyfile.Dispenser) error {
 	if !d.NextArg() || d.Val() != "http" {
 		return d.Err("transport takes the word http and a block, as in reverse_proxy")

@@ -123,14 +123,5 @@ var heapAlloc = regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)$`)
 // heap is how many bytes the garbage collector leaves the process.
 func (p *process) heap(t *testing.T) int {
 	t.Helper()
-	_, profile := p.ask(t, http.MethodGet, "/debug/pprof/heap?gc=1&debug=1", "", "")
-	found := heapAlloc.FindStringSubmatch(profile)
-	if found == nil {
-		t.Fatalf("no heap profile: %.200s", profile)
-	}
-	n, err := strconv.Atoi(found[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return p.profiled(t, "heap?gc=1&debug=1", heapAlloc)
 }

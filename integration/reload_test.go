@@ -139,10 +139,16 @@ var goroutineTotal = regexp.MustCompile(`(?m)^goroutine profile: total (\d+)$`)
 // goroutines is how many the process has.
 func (p *process) goroutines(t *testing.T) int {
 	t.Helper()
-	_, profile := p.ask(t, http.MethodGet, "/debug/pprof/goroutine?debug=1", "", "")
-	found := goroutineTotal.FindStringSubmatch(profile)
+	return p.profiled(t, "goroutine?debug=1", goroutineTotal)
+}
+
+// profiled is the number that a profile has where the pattern says.
+func (p *process) profiled(t *testing.T, name string, pattern *regexp.Regexp) int {
+	t.Helper()
+	_, profile := p.ask(t, http.MethodGet, "/debug/pprof/"+name, "", "")
+	found := pattern.FindStringSubmatch(profile)
 	if found == nil {
-		t.Fatalf("no goroutine profile: %.200s", profile)
+		t.Fatalf("no profile of %s: %.200s", name, profile)
 	}
 	n, err := strconv.Atoi(found[1])
 	if err != nil {

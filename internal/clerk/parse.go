@@ -124,15 +124,6 @@ func (p *parsed) decode() (header map[string]any, signed claims, f *failure) {
 	return header, signed, nil
 }
 
-// decodeJSON decodes a segment that holds a JSON object.
-func decodeJSON(segment string) (map[string]any, error) {
-	raw, err := decodeSegment(segment)
-	if err != nil {
-		return nil, err
-	}
-	return decodeObject(raw)
-}
-
 // decodeSegment decodes unpadded base64url that is written in the one canonical way: Strict refuses stray
 // bits at the end, but skips line breaks.
 func decodeSegment(s string) ([]byte, error) {

@@ -29,7 +29,7 @@ var errRefresh = errors.New("a session could not be refreshed")
 // session token. Where that fails the reason says why, in the SDK's words, and a handshake is the next thing to try.
 func (s *Site) refresh(r *visit, c candidate, refreshToken string) decision {
 	d := out(signedOut, failExpired)
-	expired, err := decodeJSON(strings.SplitN(c.raw, ".", 3)[1])
+	expired, err := c.parsed.body.object()
 	if err != nil {
 		d.reason = "expired-session-token-decode-failed"
 		return d

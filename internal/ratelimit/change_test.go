@@ -41,12 +41,12 @@ func TestRetryAfterIsExactAfterAChange(t *testing.T) {
 		lim := Limit{RPS: 1 + rng.IntN(300), Burst: 1 + rng.IntN(60)}
 		l, c := limiter(0)
 		drain(t, l, "a", old)
-		c.add(time.Duration(rng.Int64N(int64(old.interval()))))
+		c.add(time.Duration(rng.Int64N(int64(old.Interval()))))
 		r := allow(t, l, "a", lim)
 		if r.Allowed {
 			continue
 		}
-		if worst := time.Duration(old.Burst) * old.interval(); r.RetryAfter > worst {
+		if worst := time.Duration(old.Burst) * old.Interval(); r.RetryAfter > worst {
 			t.Fatalf("%+v to %+v: told to wait %v, longer than the old limit's %v", old, lim, r.RetryAfter, worst)
 		}
 		c.add(r.RetryAfter - 1)

@@ -29,7 +29,7 @@ func (s *shard) meterFor(lim Limit) (*meter, error) {
 	if m, ok := s.meters[lim]; ok {
 		return m, nil
 	}
-	m := &meter{shard: s, interval: lim.interval(), burst: int64(lim.Burst)}
+	m := &meter{shard: s, interval: lim.Interval(), burst: int64(lim.Burst)}
 	gcra, err := throttled.NewGCRARateLimiterCtx(m, throttled.RateQuota{
 		MaxRate:  throttled.PerDuration(1, m.interval),
 		MaxBurst: lim.Burst - 1, // throttled does not count the first request

@@ -98,7 +98,7 @@ func (w *world) ask(x *tenant) Result {
 
 // pause is a time that is about as long as what matters to the tenant.
 func (w *world) pause(x *tenant) time.Duration {
-	return time.Duration(w.rng.Int64N(int64(x.lim.interval()) * int64(1+w.rng.IntN(2*x.lim.Burst))))
+	return time.Duration(w.rng.Int64N(int64(x.lim.Interval()) * int64(1+w.rng.IntN(2*x.lim.Burst))))
 }
 
 // patience has the tenant ask until it is refused, and then wait as it was told to, while others go on asking. It must
@@ -122,7 +122,7 @@ func (w *world) patience(x *tenant) {
 	worst := time.Duration(0)
 	for _, lim := range x.plans {
 		for _, other := range x.plans {
-			worst = max(worst, lim.interval()*time.Duration(other.Burst))
+			worst = max(worst, lim.Interval()*time.Duration(other.Burst))
 		}
 	}
 	if r.RetryAfter > worst {

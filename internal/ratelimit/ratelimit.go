@@ -94,7 +94,7 @@ func (l *Limiter) Allow(key string, lim Limit) (Result, error) {
 	if key == "" {
 		return Result{}, ErrNoKey
 	}
-	lim, err := lim.checked()
+	lim, err := lim.Checked()
 	if err != nil {
 		return Result{}, err
 	}
@@ -168,7 +168,8 @@ func bounded(key string) string {
 	return string(sum[:])
 }
 
-func (l Limit) checked() (Limit, error) {
+// Checked returns the limit with its burst filled in, or ErrLimit.
+func (l Limit) Checked() (Limit, error) {
 	if l.Burst == 0 {
 		l.Burst = l.RPS
 	}
@@ -178,9 +179,9 @@ func (l Limit) checked() (Limit, error) {
 	return l, nil
 }
 
-// interval is the time between two requests at the limit's rate, rounded up, so that a rate which does not
+// Interval is the time between two requests at the limit's rate, rounded up, so that a rate which does not
 // divide a second is never exceeded.
-func (l Limit) interval() time.Duration {
+func (l Limit) Interval() time.Duration {
 	rps := time.Duration(l.RPS)
 	return (time.Second + rps - 1) / rps
 }

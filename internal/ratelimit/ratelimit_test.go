@@ -151,7 +151,7 @@ func TestNoWindowAdmitsMoreThanRateAndBurst(t *testing.T) {
 		l, c := limiter(0)
 		var at []time.Duration
 		// The same decisions from tokens in a bucket, counted in nanoseconds of the interval.
-		interval := lim.interval()
+		interval := lim.Interval()
 		full := interval * time.Duration(lim.Burst)
 		tokens, last := full, time.Duration(0)
 		for range 400 {
@@ -248,7 +248,7 @@ func TestClockSetBack(t *testing.T) {
 	if r.Allowed {
 		t.Fatal("setting the clock back refilled a drained counter")
 	}
-	if r.RetryAfter > lim.interval() {
+	if r.RetryAfter > lim.Interval() {
 		t.Fatalf("setting the clock back locks the key out for %v", r.RetryAfter)
 	}
 	c.add(r.RetryAfter)

@@ -275,7 +275,7 @@ func TestShrinkingTakesWhatRanOutFirst(t *testing.T) {
 func TestIntervalNeverExceedsTheRate(t *testing.T) {
 	t.Parallel()
 	for _, rps := range []int{1, 2, 3, 7, 60, 999, 700_000, MaxRPS - 1, MaxRPS} {
-		if d := (Limit{RPS: rps}).interval(); d*time.Duration(rps) < time.Second || (d-1)*time.Duration(rps) >= time.Second {
+		if d := (Limit{RPS: rps}).Interval(); d*time.Duration(rps) < time.Second || (d-1)*time.Duration(rps) >= time.Second {
 			t.Errorf("%d requests per second: one each %v", rps, d)
 		}
 	}
