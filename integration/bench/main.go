@@ -153,14 +153,15 @@ func (b *bench) compare(ctx context.Context, protocol string, n int) (*table, er
 }
 
 // compareCold measures the edge with sessions that it has never seen, each with one request, beside the warm one and the
-// bare proxy. What it has seen is forgotten by starting it anew.
+// bare proxy. What it has seen is forgotten by starting it anew. As many other sessions come before, unmeasured, so that its caches and
+// its memory have the size that they have on an edge that runs for days.
 func (b *bench) compareCold(ctx context.Context, protocol string) (*table, error) {
 	t := newTable(protocol+", every request a new session", "bare", "bare", "edge", "cold")
 	v, err := newVerification()
 	if err != nil {
 		return nil, err
 	}
-	warm, cold := b.requests(100), b.requests(b.cold)
+	warm, cold := b.requests(100), b.requests(2*b.cold)
 	for round := range b.rounds {
 		s, err := b.start(ctx, protocol)
 		if err != nil {
@@ -186,9 +187,10 @@ func (b *bench) coldRound(ctx context.Context, s *setup, t *table, round int, wa
 		{name: "edge", addr: s.edge.addr, process: s.edge},
 		{name: "cold", addr: s.edge.addr, process: s.edge, once: true},
 	}
-	for _, c := range contenders[:2] {
-		if err := b.warm(ctx, s, c, warm); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
+	before, cold := cold[:len(cold)/2], cold[len(cold)/2:]
+	for i, requests := range [][][]byte{warm, warm, before} {
+		if err := b.warm(ctx, s, contenders[i], requests); err != nil {
+			return fmt.Errorf("%s: %w", contenders[i].name, err)
 		}
 	}
 	for n := range contenders {

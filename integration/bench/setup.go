@@ -149,7 +149,7 @@ func (b *bench) prepare(ctx context.Context) error {
 			return fmt.Errorf("go build ./cmd/caddy (run this from the repository's root): %w\n%s", err, out)
 		}
 	}
-	return b.signIn(max(b.cold, maxOf(b.sessions)))
+	return b.signIn(max(2*b.cold, maxOf(b.sessions)))
 }
 
 func maxOf(list []int) int {
