@@ -24,6 +24,16 @@ func init() {
 // handshake, renews sessions where a secret key allows that, sends people who are not signed in to the sign-in page, and
 // refuses everything else with 401. While Clerk's keys have never been had it answers 503.
 //
+// In a Caddyfile:
+//
+//	app.example.com {
+//		clerk_auth {env.CLERK_PUBLISHABLE_KEY}
+//		reverse_proxy localhost:3000
+//	}
+//
+// By default it lets in every user of the Clerk instance, and a new instance lets anybody sign up. The manual:
+// https://github.com/seed-32cb3e43/caddy-tinybird/blob/main/docs/protect-a-site.md
+//
 // Besides those of the provider `clerk` (`{http.auth.user.*}`), these placeholders are available to everything that Caddy
 // expands afterwards. For a request that was let through without a session they are empty.
 //

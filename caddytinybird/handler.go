@@ -31,6 +31,21 @@ func init() {
 // browser never holds a Tinybird token, and no request can be made to read another tenant's rows: the
 // request to Tinybird is built from the verified identity and the config, never copied from the client's.
 //
+// In a Caddyfile:
+//
+//	analytics.example.com {
+//		tinybird {
+//			clerk {env.CLERK_PUBLISHABLE_KEY}
+//			signing_key {env.TINYBIRD_SIGNING_KEY}
+//			pipe top_pages sales_by_day {
+//				fixed_param organization_id {clerk.org.id}
+//			}
+//		}
+//	}
+//
+// Each pipe must filter by its fixed parameters and require them; nothing here can tell whether it does. It is the last handler of
+// its route: what it does not serve is 404. The manual: https://github.com/seed-32cb3e43/caddy-tinybird/tree/main/docs
+//
 // These placeholders are available to everything that Caddy expands afterwards, such as headers and logs. Without a
 // verified session those of Clerk are empty.
 //
