@@ -155,7 +155,7 @@ func (q *quickStart) clerkScript(t *testing.T) {
 // elsewhere are the commands that need an account, or have been done already.
 var elsewhere = regexp.MustCompile(`^(mkdir|cd|xcaddy|tb|curl https://tinybird\.co) `)
 
-// types types the commands of a block, and compares what they print with what the page shows.
+// types enters the commands of a block, and compares what they print with what the page shows.
 func (q *quickStart) types(t *testing.T, p part) {
 	t.Helper()
 	for n := 0; n < len(p.lines); n++ {
