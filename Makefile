@@ -16,7 +16,7 @@ RACE      = $(shell $(GO) list -race errors >/dev/null 2>&1 && echo -race)
 RACE_NOTE = @test -n "$(RACE)" || echo "note: no C compiler (or no race detector for this platform): testing without -race"
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test integration lint fmt fuzz bench cover ci
+.PHONY: help build demo test integration lint fmt reference fuzz bench cover ci
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ lint: ## run golangci-lint, built from source on first use (a few minutes)
 
 fmt: ## format the code: gofumpt and gci
 	$(LINT) fmt ./...
+
+reference: ## write docs/reference.md anew, after a change to the comments of the config
+	$(GO) run ./docs/internal/reference/generate
 
 # `go test -list` prints a package's targets and then a line "ok <package>"; go fuzzes one target at a time.
 fuzz: ## fuzz every target for FUZZTIME (10s)

@@ -19,18 +19,19 @@ import (
 // The same settings serve as the global option `clerk`, inside `tinybird` and inside `clerk_auth`.
 //
 // With a publishable key alone everything else is known: the issuer, the address of its keys (JWKS) and the
-// names of its cookies. Only RS256 is accepted, and nothing in a token is believed before its signature
-// has been verified.
+// names of its cookies. Tokens are signed by RS256, as Clerk does it (by RS384 or RS512 only with a key that is for them or does not
+// say), and nothing in a token is believed before its signature has been verified.
 type Clerk struct {
 	clerkState
 
 	// The instance's publishable key, `pk_live_...` or `pk_test_...`, from the Clerk dashboard under API keys.
-	// It is public. Placeholders such as `{env.CLERK_PUBLISHABLE_KEY}` are resolved when the config loads.
+	// It is public. Placeholders such as `{env.CLERK_PUBLISHABLE_KEY}` are resolved when the config loads. Default: none; `issuers` is
+	// required then.
 	PublishableKey string `json:"publishable_key,omitempty"`
 
 	// The instance's secret key, `sk_...`. `clerk_auth` needs it to refresh sessions without a redirect, and for handshakes
 	// whose answer Clerk keeps behind a nonce; verifying tokens never uses it. Write it as `{env.*}` or `{file.*}`, so
-	// that it is not part of the config.
+	// that it is not part of the config. Default: none; what is no page is refused when its session has run out.
 	SecretKey string `json:"secret_key,omitempty"`
 
 	// Where Clerk's Backend API is, which the secret key is for. Default: `https://api.clerk.com`. Plain http is accepted
@@ -39,7 +40,7 @@ type Clerk struct {
 
 	// The proxy in front of the instance's Frontend API, if it has one (`CLERK_PROXY_URL`): a URL, or the path of it
 	// on the site itself, such as `/__clerk`. Tokens then have the proxy's URL as their issuer: with a path alone `issuers`
-	// has to name it.
+	// has to name it. Default: none.
 	ProxyURL string `json:"proxy_url,omitempty"`
 
 	// The accepted values of the token's `iss` claim, compared exactly. Default: the one that belongs to the
@@ -52,15 +53,16 @@ type Clerk struct {
 	JWKSURL string `json:"jwks_url,omitempty"`
 
 	// The instance's public key as PEM, or the PEM's bare base64 body (Clerk dashboard, "JWKS Public Key"). Tokens
-	// are then verified without any network, and a rotated key needs a new config.
+	// are then verified without any network, and a rotated key needs a new config. Default: the keys are fetched.
 	JWTKey string `json:"jwt_key,omitempty"`
 
 	// The origins that may have obtained the token (claim `azp`), such as `https://app.example.com`. Set it
-	// when other sites share your registrable domain: it stops a token of a sibling site. Default: not checked.
+	// in production: it stops a token that another site under your domain obtained. Default: not checked.
 	AuthorizedParties []string `json:"authorized_parties,omitempty"`
 
 	// What to do with a token that has no `azp`: `strict` refuses it, as Clerk's SDK does; `if_present` accepts it, as
-	// Clerk's documentation says; `off` ignores the claim. Default: `strict` when `authorized_parties` is set.
+	// Clerk's documentation says; `off` ignores the claim. Some real session tokens have none. Default: `strict` when
+	// `authorized_parties` is set, else `off`.
 	AZP string `json:"azp,omitempty"`
 
 	// How far the clocks of Clerk and this machine may differ. Default: 5s. At most 60s.
@@ -84,7 +86,7 @@ type Clerk struct {
 	// can use it here. Those that say that they are from a template are refused all the same. Default: refused.
 	AllowTemplateTokens bool `json:"allow_template_tokens,omitempty"`
 
-	// Bounds of memory. The defaults suit an edge with 512 MB.
+	// Bounds of memory. Default: those of its fields, which suit an edge with 512 MB.
 	Limits *ClerkLimits `json:"limits,omitempty"`
 }
 
@@ -107,7 +109,7 @@ type clerkState struct {
 	releaseVerifier func() error // nil while none is held
 }
 
-// ClerkLimits bounds what is kept in memory for verifying sessions.
+// ClerkLimits bounds what is kept in memory for verifying sessions. All are whole numbers of at least 1.
 type ClerkLimits struct {
 	// The longest accepted token, in bytes. Default: 8192.
 	TokenSize int `json:"token_size,omitempty"`
@@ -121,10 +123,10 @@ type ClerkLimits struct {
 
 // TokenSource is one place in a request that may hold a session token.
 type TokenSource struct {
-	// `header` (Authorization), `cookie` (Clerk's cookies), or `query`.
+	// `header` (Authorization), `cookie` (Clerk's cookies), or `query`. Required.
 	Source string `json:"source"`
 
-	// The name of the query parameter, for `query` only. It is never sent on to Tinybird.
+	// The name of the query parameter, for `query` only, where it is required. It is never sent on to Tinybird.
 	Name string `json:"name,omitempty"`
 }
 

@@ -24,6 +24,16 @@ func init() {
 // handshake, renews sessions where a secret key allows that, sends people who are not signed in to the sign-in page, and
 // refuses everything else with 401. While Clerk's keys have never been had it answers 503.
 //
+// In a Caddyfile:
+//
+//	app.example.com {
+//		clerk_auth {env.CLERK_PUBLISHABLE_KEY}
+//		reverse_proxy localhost:3000
+//	}
+//
+// By default it lets in every user of the Clerk instance, and a new instance lets anybody sign up. The manual:
+// https://github.com/seed-32cb3e43/caddy-tinybird/blob/main/docs/protect-a-site.md
+//
 // Besides those of the provider `clerk` (`{http.auth.user.*}`), these placeholders are available to everything that Caddy
 // expands afterwards. For a request that was let through without a session they are empty.
 //
@@ -43,7 +53,8 @@ func init() {
 type ClerkAuth struct {
 	ClerkProvider
 
-	// Conditions on the session, all of which must hold. Otherwise the answer is 403.
+	// Conditions on the session, all of which must hold. Otherwise the answer is 403 `not_allowed`. Default: none; every user of the
+	// Clerk instance gets in, and by default anybody can sign up there.
 	Require []Requirement `json:"require,omitempty"`
 
 	// What becomes of a document that nobody is signed in for: `redirect` sends the browser to the sign-in page, `401`
@@ -51,10 +62,12 @@ type ClerkAuth struct {
 	OnUnauthenticated string `json:"on_unauthenticated,omitempty"`
 
 	// Tells the backend who the request is from, in request headers that begin with this text, such as `X-Clerk-`: `User-Id`,
-	// `Session-Id`, `Org-Id`, `Org-Slug` and `Org-Role`. What the session does not have is not set. Default: not told.
+	// `Session-Id`, `Org-Id`, `Org-Slug` and `Org-Role`. What the session does not have is not set. Whoever can reach the backend past this
+	// server can send these headers. Default: not told.
 	ForwardIdentity string `json:"forward_identity,omitempty"`
 
-	// Lets requests through that nobody is signed in for.
+	// Lets requests through that nobody is signed in for, with empty placeholders and no identity headers. Default: they are sent to sign
+	// in, or refused.
 	Optional bool `json:"optional,omitempty"`
 
 	// Who writes the body of a refusal: `json` is this handler, `caddy` is the site's `handle_errors`. Default: `json`.

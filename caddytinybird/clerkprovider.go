@@ -47,14 +47,14 @@ type ClerkProvider struct {
 	// accepted for loopback and private addresses only. Default: the instance's page in Clerk's account portal.
 	SignInURL string `json:"sign_in_url,omitempty"`
 
-	// Makes this site a satellite: people sign in on another domain, the primary, and Clerk carries the session over.
+	// Makes this site a satellite: people sign in on another domain, the primary, and Clerk carries the session over. Default: it is none.
 	Satellite *Satellite `json:"satellite,omitempty"`
 
 	// The origins of the satellites of this site, such as `http://localhost:3001`. For development instances; a
-	// production instance knows them from its dashboard.
+	// production instance knows them from its dashboard. Default: none.
 	Satellites []string `json:"satellites,omitempty"`
 
-	// Paths that say which organization is active.
+	// Paths that say which organization is active. A session in another one is switched to it. Default: none.
 	OrganizationSync *OrganizationSync `json:"organization_sync,omitempty"`
 
 	log      *zap.Logger
@@ -72,20 +72,20 @@ type decider interface {
 
 // Satellite is the place of a site among several domains of one Clerk instance.
 type Satellite struct {
-	// The satellite's domain as the Clerk dashboard has it, such as `satellite.example.com`.
+	// The satellite's domain as the Clerk dashboard has it, such as `satellite.example.com`. Required.
 	Domain string `json:"domain"`
 
 	// Asks the primary about every visitor without cookies, so that whoever is signed in there is signed in here at
-	// once. Costs each anonymous visitor one redirect.
+	// once. Costs each anonymous visitor one redirect. Default: off; a visitor without cookies is taken for signed out.
 	AutoSync bool `json:"auto_sync,omitempty"`
 }
 
 // OrganizationSync lists the paths whose documents ask for another active organization.
 type OrganizationSync struct {
-	// Patterns of paths that name the organization, such as `/orgs/:slug/(.*)` or `/orgs/:id`.
+	// Patterns of paths that name the organization, such as `/orgs/:slug/(.*)` or `/orgs/:id`. Default: none.
 	Organizations []string `json:"organizations,omitempty"`
 
-	// Patterns of paths on which no organization is active, such as `/me/(.*)`.
+	// Patterns of paths on which no organization is active, such as `/me/(.*)`. Default: none.
 	PersonalAccounts []string `json:"personal_accounts,omitempty"`
 }
 

@@ -31,6 +31,21 @@ func init() {
 // browser never holds a Tinybird token, and no request can be made to read another tenant's rows: the
 // request to Tinybird is built from the verified identity and the config, never copied from the client's.
 //
+// In a Caddyfile:
+//
+//	analytics.example.com {
+//		tinybird {
+//			clerk {env.CLERK_PUBLISHABLE_KEY}
+//			signing_key {env.TINYBIRD_SIGNING_KEY}
+//			pipe top_pages sales_by_day {
+//				fixed_param organization_id {clerk.org.id}
+//			}
+//		}
+//	}
+//
+// Each pipe must filter by its fixed parameters and require them; nothing here can tell whether it does. It is the last handler of
+// its route: what it does not serve is 404. The manual: https://github.com/seed-32cb3e43/caddy-tinybird/tree/main/docs
+//
 // These placeholders are available to everything that Caddy expands afterwards, such as headers and logs. Without a
 // verified session those of Clerk are empty.
 //
@@ -51,17 +66,20 @@ type Handler struct {
 
 	// The workspace admin token of the Tinybird workspace (in Tinybird under Tokens: "workspace admin token", or
 	// "admin token" in Classic and Local; not a user's own admin token). It signs the tokens that
-	// the edge mints and never leaves it. It is a full-power credential: write it as `{env.*}` or `{file.*}`. Required.
+	// the edge mints, and never leaves the edge. Whoever has it can read and change everything in the workspace: write it as
+	// `{env.*}` or `{file.*}`, not out. Required.
 	SigningKey string `json:"signing_key,omitempty"`
 
-	// The UUID of the Tinybird workspace. Default: the one in the signing key.
+	// The UUID of the Tinybird workspace. One that differs from the signing key's is warned about, because Tinybird refuses what the key of
+	// another workspace signs.
+	// Default: the one in the signing key.
 	WorkspaceID string `json:"workspace_id,omitempty"`
 
 	// The base URL of Tinybird's API, such as `https://api.us-east.aws.tinybird.co`. Default: the region in the signing key,
 	// else `https://api.tinybird.co`. Plain http is accepted for loopback and private addresses only.
 	Upstream string `json:"upstream,omitempty"`
 
-	// How the minted tokens look.
+	// How the minted tokens look: how long they live, and under whose name requests are counted. Default: 60s, the organization's id.
 	Token *Token `json:"token,omitempty"`
 
 	// How many requests a second each tenant may make. Tinybird enforces the same rate, by the token's name.
@@ -78,7 +96,7 @@ type Handler struct {
 	RateLimitRedis *SharedLimit `json:"rate_limit_redis,omitempty"`
 
 	// Parameters that every pipe gets with a value from the verified session or this config. The client can
-	// neither set nor see them.
+	// neither set nor see them. Default: each pipe has to name its own.
 	FixedParams []FixedParam `json:"fixed_params,omitempty"`
 
 	// The pipes that may be read. Every other pipe is answered 404. At least one is required, unless there are `events`.
@@ -97,10 +115,10 @@ type Handler struct {
 	// Accepts the tokens of Clerk's JWT template for Tinybird as well, signed by Clerk with this signing key, so that a front end can
 	// move here before its code changes. What such a token may read is narrowed to this config, and to pipes without conditions; for the
 	// token endpoint and for events it counts for nothing. Where a `clerk_auth` decides who a request is from, it decides alone: this
-	// needs `clerk` settings here or global ones.
+	// needs `clerk` settings here or global ones. Default: refused.
 	AcceptTemplateTokens bool `json:"accept_template_tokens,omitempty"`
 
-	// Data sources to which clients may send rows, at `/v0/events` and, as Tinybird's tracker does, at `/api/tracking`.
+	// Data sources to which clients may send rows, at `/v0/events` and, as Tinybird's tracker does, at `/api/tracking`. Default: none.
 	Events []Events `json:"events,omitempty"`
 
 	// Who writes the body of a refusal: `json` is this handler, `caddy` is the site's `handle_errors`. Default: `json`.
@@ -114,7 +132,7 @@ type Handler struct {
 	// (`response_header_timeout`), 35s between its bytes (`read_timeout`), no compression of its own, 256 idle connections.
 	TransportRaw json.RawMessage `json:"transport,omitempty" caddy:"namespace=http.reverse_proxy.transport inline_key=protocol"`
 
-	// Bounds of memory and of requests.
+	// Bounds of memory and of requests. Default: those of its fields.
 	Limits *Limits `json:"limits,omitempty"`
 
 	log          *zap.Logger

@@ -38,9 +38,12 @@ type SharedLimit struct {
 	// PEM files with the certificate authorities that the store's certificate may come from. Default: the system's.
 	CA []string `json:"ca,omitempty"`
 
-	// PEM files with a certificate of this edge and its key, for a store that asks for one. They are read when the config loads.
+	// A PEM file with a certificate of this edge, for a store that asks for one. It is read when the config loads, and takes a
+	// `client_key` beside it. Default: none.
 	ClientCertificate string `json:"client_certificate,omitempty"`
-	ClientKey         string `json:"client_key,omitempty"`
+
+	// The PEM file with the key of `client_certificate`. Default: none.
+	ClientKey string `json:"client_key,omitempty"`
 }
 
 // The bounds of SharedLimit.Timeout.

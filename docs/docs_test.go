@@ -165,6 +165,21 @@ func TestLinksResolve(t *testing.T) {
 	}
 }
 
+// TestEveryPageIsOnTheMap looks for each page of this directory in README.md, from where all of them are found.
+func TestEveryPageIsOnTheMap(t *testing.T) {
+	t.Parallel()
+	onMap := firstGroups(regexp.MustCompile(`\]\(([a-z-]+\.md)\)`), readPage(t, "README.md").prose)
+	paths, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		if path != "README.md" && !slices.Contains(onMap, path) {
+			t.Errorf("%s is not on the map; add it to docs/README.md", path)
+		}
+	}
+}
+
 // TestEveryCodeIsDescribed compares the codes of internal/apierr with the table in the README and with the
 // headings of errors.md, both ways.
 func TestEveryCodeIsDescribed(t *testing.T) {

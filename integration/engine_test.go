@@ -138,23 +138,63 @@ func clickhouse(t *testing.T) *engine.Engine {
 
 var started *engine.Engine // by startClickHouse
 
-// startClickHouse installs chdb into a directory that goes when the tests end, which takes seconds and half a gigabyte.
+// startClickHouse starts it with the Tinybird project.
 var startClickHouse = sync.OnceValues(func() (*engine.Engine, error) {
 	project, err := engine.LoadProject(os.DirFS("tinybird"))
 	if err != nil {
 		return nil, err
 	}
+	started, err = runClickHouse(project)
+	return started, err
+})
+
+// newClickHouse starts one of its own for a project, and ends it with the test.
+func newClickHouse(t *testing.T, project *engine.Project) *engine.Engine {
+	t.Helper()
+	program(t, "npm", "npm")
+	program(t, "Node", "node")
+	c, err := runClickHouse(project)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func runClickHouse(project *engine.Project) (*engine.Engine, error) {
+	dir, err := installClickHouse()
+	if err != nil {
+		return nil, err
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return nil, err
+	}
+	log := new(output)
+	c, err := engine.Start(context.Background(), engine.Options{Node: node, Dir: dir, Project: project, Stderr: log})
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, log.tail())
+	}
+	return c, nil
+}
+
+// installClickHouse installs chdb into a directory that goes when the tests end, once for all of them. It takes seconds and half a gigabyte.
+var installClickHouse = sync.OnceValues(func() (string, error) {
 	dir := filepath.Join(filepath.Dir(caddyBinary), "chdb")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+		return "", err
 	}
 	for _, name := range []string{"chdb.mjs", "package.json", "package-lock.json"} {
 		text, err := os.ReadFile(filepath.Join("engine", name))
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
-			return nil, err
+			return "", err
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
@@ -162,18 +202,9 @@ var startClickHouse = sync.OnceValues(func() (*engine.Engine, error) {
 	npm := exec.CommandContext(ctx, "npm", "ci", "--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund")
 	npm.Dir = dir
 	if out, err := npm.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("npm ci, which installs ClickHouse: %w\n%s", err, out)
+		return "", fmt.Errorf("npm ci, which installs ClickHouse: %w\n%s", err, out)
 	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		return nil, err
-	}
-	log := new(output)
-	started, err = engine.Start(context.Background(), engine.Options{Node: node, Dir: dir, Project: project, Stderr: log})
-	if err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, log.tail())
-	}
-	return started, nil
+	return dir, nil
 })
 
 // stopEngine ends it.
