@@ -60,7 +60,7 @@ http://{$EDGE} {
 }
 `
 
-// lostSite cannot reach Clerk, and has a tinybird that nothing tells whose sessions are accepted.
+// lostSite cannot reach Clerk, and has a tinybird that nothing tells whose sessions are accepted. It shows its metrics itself.
 const lostSite = `
 {
 ` + globalOptions + `
@@ -71,6 +71,9 @@ http://{$EDGE} {
 			issuer {env.ISSUER}
 		}
 		respond ok
+	}
+	handle /metrics {
+		metrics
 	}
 	handle {
 		tinybird {
@@ -292,7 +295,7 @@ func (tr *trouble) visit(t *testing.T, v visits) {
 func TestAlertsInTrouble(t *testing.T) {
 	t.Parallel()
 	tr := newTrouble(t)
-	p := startPrometheus(t, tr.edge.getenv("ADMIN"), tr.lost.getenv("ADMIN"), tr.aged.getenv("ADMIN"))
+	p := startPrometheus(t, tr.edge.getenv("ADMIN"), tr.lost.addr, tr.aged.getenv("ADMIN"))
 	seen := make(map[string]bool)
 	look := func() (missing []string) {
 		for _, r := range p.rules(t) {

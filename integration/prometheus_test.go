@@ -34,7 +34,9 @@ func lookPath(t *testing.T, name string) string {
 }
 
 // rulesFile is where the alerts are.
-func rulesFile() string { return filepath.Join(module, "ops", "prometheus", "caddy-tinybird.rules.yml") }
+func rulesFile() string {
+	return filepath.Join(module, "ops", "prometheus", "caddy-tinybird.rules.yml")
+}
 
 // startPrometheus starts one that looks at the admin endpoints, of which none need be there yet, twice a second.
 func startPrometheus(t *testing.T, endpoints ...string) *prom {
