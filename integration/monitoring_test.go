@@ -5,6 +5,7 @@ package integration
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"os"
@@ -219,7 +220,7 @@ func (*trouble) fault(r *http.Request) *devstack.Fault {
 	}[r.URL.Path]
 }
 
-// visit is n requests of one kind.
+// visits are requests of one kind.
 type visits struct {
 	e           *edge
 	n           int
@@ -275,9 +276,7 @@ func (tr *trouble) visit(t *testing.T, v visits) {
 		t.Error(err)
 		return
 	}
-	for name, values := range v.header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, v.header)
 	if token := tr.tokens[v.token]; token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
