@@ -47,6 +47,7 @@ http://{$EDGE} {
 			fixed_param organization_id {clerk.org.id}
 			pipe live_events {
 				cache 1s
+				params limit
 			}
 			pipe top_pages sales_by_day org_metrics my_activity
 			pipe draft_report {
@@ -116,11 +117,12 @@ func alertNames(t *testing.T) []string {
 	return names
 }
 
-// trouble is three edges in all the troubles that there are alerts for.
+// trouble is four edges in all the troubles that there are alerts for.
 type trouble struct {
-	edge *edge // has everything but lost Clerk
-	lost *edge // never had keys
-	aged *edge // has keys of four hours ago
+	edge  *edge // has everything but lost Clerk
+	lost  *edge // never had keys
+	aged  *edge // has keys of four hours ago
+	other *edge // is of another Clerk instance than the sessions
 
 	redis  *redisServer
 	tokens map[string]string
@@ -132,7 +134,7 @@ func newTrouble(t *testing.T) *trouble {
 	e := newEdge(t, devstack.Options{})
 	e.stack.Issuer.SetAppOrigin("https://app.example.com")
 	e.setenv("TINYBIRD_APPEND_TOKEN", e.stack.API.AppendToken())
-	tr := &trouble{edge: e, lost: e.twin(t), aged: e.twin(t), tokens: make(map[string]string)}
+	tr := &trouble{edge: e, lost: e.twin(t), aged: e.twin(t), other: newEdge(t, devstack.Options{}), tokens: make(map[string]string)}
 	tr.lost.setenv("ISSUER", "http://"+freeAddr(t))
 	return tr
 }
@@ -145,6 +147,7 @@ func (tr *trouble) begin(t *testing.T) {
 	e.setenv("REDIS_URL", "redis://"+tr.redis.addr)
 	e.run(t, "{\n"+globalOptions+"\n}\n"+troubledSite)
 	tr.lost.run(t, lostSite)
+	tr.other.run(t, caddyfile("", plainSite))
 	ownRows(t, "ada", e.get(t, "ada", livePath))
 
 	// Keys of four hours ago, as another edge had saved them.
@@ -248,6 +251,7 @@ func (tr *trouble) round(t *testing.T) {
 		{tr.edge, 500, livePath, "token_expired", nil, ""},
 		{tr.edge, 40, "/site/", "", signedOut, ""},
 		{tr.lost, 5, livePath, "ok", nil, ""},
+		{tr.other, 15, livePath, "ok", nil, ""},
 		{tr.lost, 15, "/site/", "ok", nil, ""},
 	}
 	var wait sync.WaitGroup
@@ -289,12 +293,12 @@ func (tr *trouble) visit(t *testing.T, v visits) {
 	_, _ = io.Copy(io.Discard, resp.Body)
 }
 
-// TestAlertsInTrouble has three edges in every trouble that there is an alert for, and a Prometheus that watches them: each alert is
+// TestAlertsInTrouble has four edges in every trouble that there is an alert for, and a Prometheus that watches them: each alert is
 // set off by what the binary exports, and every query of the dashboard and of the documentation has an answer.
 func TestAlertsInTrouble(t *testing.T) {
 	t.Parallel()
 	tr := newTrouble(t)
-	p := startPrometheus(t, tr.edge.getenv("ADMIN"), tr.lost.addr, tr.aged.getenv("ADMIN"))
+	p := startPrometheus(t, tr.edge.getenv("ADMIN"), tr.lost.addr, tr.aged.getenv("ADMIN"), tr.other.getenv("ADMIN"))
 	seen := make(map[string]bool)
 	look := func() (missing []string) {
 		for _, r := range p.rules(t) {
