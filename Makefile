@@ -16,7 +16,7 @@ RACE      = $(shell $(GO) list -race errors >/dev/null 2>&1 && echo -race)
 RACE_NOTE = @test -n "$(RACE)" || echo "note: no C compiler (or no race detector for this platform): testing without -race"
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test integration lint fmt reference fuzz bench cover ci
+.PHONY: help build demo test integration lint fmt reference fuzz bench cover ci dashboard
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ test: ## run the tests that need only Go, with the race detector where there is 
 integration: ## run the tests of the built binary (build tag integration; some need Chromium)
 	$(RACE_NOTE)
 	$(GO) test $(RACE) -count=1 -timeout 30m -v -tags integration,$(TAGS) ./integration/...
+
+dashboard: ## check the Grafana dashboard against Grafana's schema
+	cd tools/grafana && $(GO) test -count=1 ./...
 
 lint: ## run golangci-lint, built from source on first use (a few minutes)
 	$(LINT) run ./...

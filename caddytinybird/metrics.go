@@ -2,6 +2,7 @@ package caddytinybird
 
 import (
 	"errors"
+	"net/http"
 	"sync"
 	"time"
 
@@ -21,6 +22,7 @@ type collectors struct {
 
 	verifications *series[prometheus.Counter]
 	refreshes     *series[prometheus.Counter]
+	unsaved       prometheus.Counter // failures of Caddy's storage with Clerk's keys
 	auth          *series[prometheus.Counter]
 	replaced      prometheus.Counter
 	evicted       prometheus.Counter
@@ -31,6 +33,7 @@ type collectors struct {
 
 	requests *prometheus.CounterVec
 	limited  *prometheus.CounterVec
+	refused  *prometheus.CounterVec // by Tinybird's own limit
 	busy     *prometheus.CounterVec
 	dropped  *prometheus.CounterVec
 	upstream *prometheus.HistogramVec
@@ -57,6 +60,7 @@ func newCollectors() *collectors {
 	}
 	c.verifications = results("clerk", "verifications_total", "Session tokens looked at, by result.", "ok")
 	c.refreshes = results("clerk", "jwks_refreshes_total", "Attempts to load Clerk's keys, by result.", "ok", "failed")
+	c.unsaved = counter("clerk", "jwks_storage_failures_total", "Times that Clerk's keys could not be read from Caddy's storage or saved there.").WithLabelValues()
 	c.auth = results("clerk", "auth_total", "Requests that clerk_auth or the provider clerk decided about, by result.",
 		authSignedIn, authSignedOut, authHandshake, authRedirected, authRefused, authUnavailable)
 	c.replaced = counter("clerk", "sessions_replaced_total", "Handshakes that ended the valid session of another user.").WithLabelValues()
@@ -65,6 +69,7 @@ func newCollectors() *collectors {
 		"accepted", "quarantined", "unknown", "refused")
 	c.requests = counter("tinybird", "requests_total", "Requests for a pipe, by pipe and code.", labelPipe, "code")
 	c.limited = counter("tinybird", "rate_limited_total", "Requests refused by the edge's own limit.", labelPipe)
+	c.refused = counter("tinybird", "upstream_rate_limited_total", "Answers with which Tinybird refused a request by a limit of its own.", labelPipe)
 	c.busy = counter("tinybird", "concurrency_limited_total", "Requests refused because as many as concurrency allows were under way.", labelPipe)
 	c.evicted = counter("tinybird", "counters_evicted_total", "Counters of tenants that had to go while they still counted something.").WithLabelValues()
 	decisions := counter("tinybird", "shared_limit_decisions_total", "Requests counted under a shared rate limit, by who decided.", "by")
@@ -79,6 +84,9 @@ func newCollectors() *collectors {
 	c.all = append(c.all, c.upstream, newPoolCollector(), newStoreCollector())
 	for _, name := range noPipes {
 		c.pipe(name).users++ // they stay
+	}
+	for _, name := range []string{eventsPipe, tokenPipe} { // what is limited like a pipe
+		c.pipe(name).beginLimits()
 	}
 	return c
 }
@@ -137,6 +145,9 @@ func statusClass(status int) string {
 // answered counts an answer of Tinybird, or that none came.
 func (p *pipeSeries) answered(status int, d time.Duration) {
 	p.upstream.of(statusClass(status)).Observe(d.Seconds())
+	if status == http.StatusTooManyRequests {
+		p.refused().Inc()
+	}
 }
 
 // The results of authentication.

@@ -52,6 +52,7 @@ type pipeSeries struct {
 	upstream *series[prometheus.Observer] // by class of status
 	cache    *series[prometheus.Counter]  // by result
 	limited  func() prometheus.Counter
+	refused  func() prometheus.Counter
 	busy     func() prometheus.Counter
 	dropped  func() prometheus.Counter
 
@@ -79,6 +80,7 @@ func (c *collectors) pipe(name string) *pipeSeries {
 	p.requests = newSeries(func(code string) prometheus.Counter { return counter(c.requests, code) })
 	p.cache = newSeries(func(result string) prometheus.Counter { return counter(c.cache, result) })
 	p.limited = sync.OnceValue(func() prometheus.Counter { return counter(c.limited) })
+	p.refused = sync.OnceValue(func() prometheus.Counter { return counter(c.refused) })
 	p.busy = sync.OnceValue(func() prometheus.Counter { return counter(c.busy) })
 	p.dropped = sync.OnceValue(func() prometheus.Counter { return counter(c.dropped) })
 	p.upstream = newSeries(func(class string) prometheus.Observer {
@@ -91,6 +93,13 @@ func (c *collectors) pipe(name string) *pipeSeries {
 	})
 	c.pipes[name] = p
 	return p
+}
+
+// beginLimits has the refusals of all limits begin at zero, so that they can be added up.
+func (p *pipeSeries) beginLimits() {
+	p.limited()
+	p.refused()
+	p.busy()
 }
 
 // acquirePipes returns the series of the pipes that a handler lists, and of what is no pipe.
@@ -106,8 +115,7 @@ func (c *collectors) acquirePipes(names []string) map[string]*pipeSeries {
 		p.users++
 		p.requests.of("ok")
 		p.upstream.of("2xx")
-		p.limited()
-		p.busy()
+		p.beginLimits()
 		p.dropped()
 		held[name] = p
 	}
@@ -131,6 +139,7 @@ func (c *collectors) releasePipes(names []string) {
 		of := prometheus.Labels{labelPipe: name}
 		c.requests.DeletePartialMatch(of)
 		c.limited.DeletePartialMatch(of)
+		c.refused.DeletePartialMatch(of)
 		c.busy.DeletePartialMatch(of)
 		c.dropped.DeletePartialMatch(of)
 		c.upstream.DeletePartialMatch(of)

@@ -195,15 +195,20 @@ func TestEveryCodeIsDescribed(t *testing.T) {
 	sameSet(t, "the headings of errors.md", codes, firstGroups(heading, errors.prose))
 }
 
+// repository is the address of this repository.
+func repository(t *testing.T) string {
+	t.Helper()
+	return "https://" + firstGroups(regexp.MustCompile(`(?m)^module (.+)$`), read(t, "../go.mod"))[0]
+}
+
 // TestEveryCodeIsExplained: the section of each code says what it comes from, how to see that and what to do, and is where the logs
 // lead to.
 func TestEveryCodeIsExplained(t *testing.T) {
 	t.Parallel()
-	module := firstGroups(regexp.MustCompile(`(?m)^module (.+)$`), read(t, "../go.mod"))[0]
 	p := readPage(t, "errors.md")
 	anchors := p.anchors()
 	for _, code := range stringConstants(t, "../internal/apierr/apierr.go", "Code") {
-		if got, want := apierr.Code(code).Help(), "https://"+module+"/blob/main/docs/errors.md#"+code; got != want || !anchors[code] {
+		if got, want := apierr.Code(code).Help(), repository(t)+"/blob/main/docs/errors.md#"+code; got != want || !anchors[code] {
 			t.Errorf("the logs lead to %s, want %s", got, want)
 		}
 		section, last := p.section(t, code), 0
