@@ -286,7 +286,9 @@ func (a *asker) object(s *site, depth int, wild bool) string {
 	var names []string
 	for range a.IntN(5) {
 		name := a.name(s, wild)
-		if slices.Contains(names, name) && !(wild && chance(a.Rand, 10)) {
+		if wild && len(names) > 0 && chance(a.Rand, 4) {
+			name = pick(a.Rand, names)
+		} else if slices.Contains(names, name) {
 			continue
 		}
 		if names = append(names, name); len(names) > 1 {

@@ -1,0 +1,298 @@
+package isolation_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
+)
+
+// On the wire many connections are open at once, so each request has a mark of its own in a parameter that goes up and that the
+// rows repeat. By it everything that goes up and that comes back is held to the request that it belongs to.
+
+// ticket is what is known of a request by its mark.
+type ticket struct {
+	site *site
+	who  []claimant
+}
+
+// traffic is what a world sees of requests on the wire.
+type traffic struct {
+	s    *setting
+	g    *group
+	asking  sync.Mutex // what was asked before belongs to the group
+	next    atomic.Uint64
+	tickets sync.Map // by mark
+	senders sync.Map // of all requests
+}
+
+var aTicket = regexp.MustCompile(`k[0-9a-f]{12}z`)
+
+// mark puts a mark on a request, and takes down who sends it.
+func (w *traffic) mark(q *question) string {
+	id := fmt.Sprintf("k%012xz", w.next.Add(1))
+	sep := "?"
+	if strings.Contains(q.target, "?") {
+		sep = "&"
+	}
+	q.target += sep + markerParam + "=" + id
+	who := w.senderOf(q.write())
+	w.tickets.Store(id, &ticket{q.site, who})
+	return id
+}
+
+// senderOf are all whose credentials are in the bytes.
+func (w *traffic) senderOf(raw []byte) (who []claimant) {
+	text := string(raw)
+	if at := strings.Index(text, "eyJ"); at < 0 {
+		return nil
+	}
+	for token, p := range w.s.tokens {
+		if strings.Contains(text, token) {
+			who = append(who, claimant{person: p})
+			w.senders.Store(p, true)
+		}
+	}
+	for _, k := range w.g.templates {
+		if strings.Contains(text, k.token) {
+			who = append(who, claimant{template: k})
+		}
+	}
+	return who
+}
+
+// wentUp holds what went up since the last time to the promises.
+func (w *traffic) wentUp() (int, error) {
+	up := w.g.api.Requests()
+	w.g.api.Reset()
+	for _, one := range up {
+		if err := w.one(one); err != nil {
+			return 0, fmt.Errorf("%w\nwent up: %+v", err, one)
+		}
+	}
+	return len(up), nil
+}
+
+func (w *traffic) one(up devstack.Recorded) error {
+	sites, who := w.g.sites, []claimant(nil)
+	if id := aTicket.FindString(up.RawQuery); id != "" {
+		if known, ok := w.tickets.Load(id); ok {
+			who, sites = known.(*ticket).who, []*site{known.(*ticket).site}
+		}
+	}
+	if who == nil { // the mark is gone, as for rows: then it has to be somebody who sends
+		w.senders.Range(func(p, _ any) bool {
+			who = append(who, claimant{person: p.(*person)})
+			return true
+		})
+		for _, k := range w.g.templates {
+			who = append(who, claimant{template: k})
+		}
+		sites = w.g.sites
+	}
+	var err error
+	for _, site := range sites {
+		if _, _, err = w.g.upstream(w.s, site, up, who, true); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// cameBack holds an answer to the requests that were sent on its connection, or on its stream.
+func (w *traffic) cameBack(body []byte, ids []string) error {
+	if !aMark.Match(body) {
+		return nil
+	}
+	found := aTicket.FindAllString(string(body), -1)
+	for _, id := range found {
+		if !slices.Contains(ids, id) {
+			return fmt.Errorf("the answer to another connection's request came back: %s", body)
+		}
+	}
+	if len(found) > 0 {
+		ids = found
+	}
+	err := errors.New("rows came back to nobody")
+	for _, id := range ids {
+		known, _ := w.tickets.Load(id)
+		t := known.(*ticket)
+		for _, p := range t.site.pipes {
+			if err = p.answer(body, t.who); err == nil {
+				return nil
+			}
+		}
+	}
+	return err
+}
+
+// ask asks something ordinary in the name of a random tenant, and wants the right answer.
+func (w *traffic) ask(r *rand.Rand, client *http.Client) error {
+	a := &asker{r, w.s, w.g}
+	for range 50 {
+		site := pick(r, w.g.sites)
+		p := site.pipes[pick(r, site.listed)]
+		q := &question{kind: "plain", site: site, me: pick(r, w.s.people), method: "GET", target: site.prefix + "/v0/pipes/" + p.name + ".json"}
+		if _, ok := p.tenant(claimant{person: q.me}); !ok {
+			continue
+		}
+		id := w.mark(q)
+		a.session(q)
+		w.tickets.Store(id, &ticket{site, []claimant{{person: q.me}}})
+		w.senders.Store(q.me, true)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, q.method, fmt.Sprintf("http://127.0.0.1:%d%s", w.s.port, q.target), nil)
+		if err != nil {
+			return fmt.Errorf("make a request: %w", err)
+		}
+		req.Host = site.host
+		for _, h := range q.header {
+			req.Header.Add(h[0], h[1])
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return fmt.Errorf("an ordinary request: %w", err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		switch {
+		case err != nil:
+			return fmt.Errorf("an ordinary request: %w", err)
+		case resp.StatusCode == http.StatusTooManyRequests && site.rate > 0:
+			return nil
+		case resp.StatusCode != http.StatusOK || !bytes.Contains(body, []byte(id)):
+			return fmt.Errorf("an ordinary request of %s was answered %d %s", id, resp.StatusCode, body)
+		}
+		return p.answer(body, []claimant{{person: q.me}})
+	}
+	return nil
+}
+
+// session shows who asks, as the site takes it.
+func (a *asker) session(q *question) {
+	switch source := q.site.sources[0]; {
+	case source == "header":
+		q.header = append(q.header, [2]string{"Authorization", "Bearer " + q.me.token})
+	case source == "cookie":
+		q.header = append(q.header, [2]string{"Cookie", q.me.cookie})
+	default:
+		q.target += "&" + strings.TrimPrefix(source, "query ") + "=" + url.QueryEscape(q.me.token)
+	}
+}
+
+// wireWorkers is how many connections of a group are open at once, and wireBatch how many each has until all is looked at.
+const (
+	wireWorkers = 6
+	wireBatch   = 20
+	wireRounds  = 5
+)
+
+// attack runs hostile connections, and ordinary requests beside them, until there were as many as are wanted.
+func attack(t *testing.T, name string, cases int, proto int, one func(*traffic, *rand.Rand) (answers int, err error)) {
+	t.Helper()
+	s := newSetting(t)
+	seed := rand.Uint64()
+	if list, only := seeds(t); only {
+		seed = list[0]
+	}
+	var up, answered, done int
+	for round := 0; done < cases; round++ {
+		world := seed + uint64(round)
+		if _, err := s.load(world); err != nil {
+			t.Fatal(err)
+		}
+		var wait sync.WaitGroup
+		var mu sync.Mutex
+		for n, g := range s.groups {
+			wait.Go(func() {
+				w := &traffic{s: s, g: g}
+				transport := &http.Transport{Protocols: new(http.Protocols)}
+				transport.Protocols.SetHTTP1(proto == 1)
+				transport.Protocols.SetUnencryptedHTTP2(proto == 2)
+				defer transport.CloseIdleConnections()
+				client := &http.Client{Transport: transport}
+				for range wireRounds {
+					answers, err := w.batch(world, n, client, one)
+					more, upErr := w.wentUp()
+					mu.Lock()
+					up, answered, done = up+more, answered+answers, done+wireWorkers*wireBatch
+					mu.Unlock()
+					if err = errors.Join(err, upErr); err != nil {
+						t.Errorf("%s\nrun it again: ISOLATION_SEED=%d go test -run '^%s$' ./caddytinybird/isolation", s.short(err.Error()), world, t.Name())
+						return
+					}
+				}
+			})
+		}
+		wait.Wait()
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%s: %d hostile connections got %d answers, as many ordinary requests beside them were answered rightly, %d requests went up", name, done, answered, up)
+	if answered < done/4 || up < done/8 {
+		t.Errorf("%d answers to %d connections, and %d went up: that shows nothing", answered, done, up)
+	}
+}
+
+func (w *traffic) batch(world uint64, group int, client *http.Client, one func(*traffic, *rand.Rand) (int, error)) (answers int, err error) {
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	first := w.next.Load()
+	for worker := range wireWorkers {
+		wait.Go(func() {
+			r := rand.New(rand.NewPCG(world, uint64(group)<<40+first<<8+uint64(worker)))
+			for range wireBatch {
+				n, oneErr := one(w, r)
+				if oneErr == nil {
+					oneErr = w.ask(r, client)
+				}
+				mu.Lock()
+				answers += n
+				err = errors.Join(err, oneErr)
+				mu.Unlock()
+				if oneErr != nil {
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	return answers, err
+}
+
+// dial connects to Caddy's listener.
+func (w *traffic) dial() (net.Conn, error) {
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", w.s.port))
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	return conn, conn.SetDeadline(time.Now().Add(20 * time.Second)) //nolint:wrapcheck // as it is
+}
+
+// questions are a few requests for one connection, of several people, each with its mark.
+func (w *traffic) questions(a *asker, n int) (list []*question, ids []string) {
+	for range n {
+		w.asking.Lock()
+		q := a.question()
+		w.asking.Unlock()
+		ids = append(ids, w.mark(q))
+		list = append(list, q)
+	}
+	return list, ids
+}
