@@ -301,16 +301,16 @@ func (s *site) params(p *pipe, up devstack.Recorded, values map[string]any) erro
 	return nil
 }
 
-// path is the path that the handler sees. What takes a prefix off is Caddy's own, and cleans the path.
+// path is the path that the handler sees. What takes a prefix off is Caddy's own: it reads escapes and dots, so that only the last part
+// of what is left is sure.
 func (s *site) path(sent string) string {
 	if s.prefix == "" {
 		return sent
 	}
-	decoded, err := url.PathUnescape(sent)
-	if err != nil {
-		return sent
+	if decoded, err := url.PathUnescape(sent); err == nil {
+		sent = decoded
 	}
-	return path.Clean(decoded)[min(len(s.prefix), len(path.Clean(decoded))):]
+	return path.Join("/v0/pipes", path.Base(sent))
 }
 
 // same holds that what went up is what the client asked, without what may not go up, and nothing else.

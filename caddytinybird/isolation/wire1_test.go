@@ -17,7 +17,7 @@ import (
 // with the rows of those who sent them, and requests on other connections are answered rightly meanwhile. ISOLATION_WIRE is how many
 // connections there are.
 func TestIsolationHTTP1(t *testing.T) { //nolint:paralleltest // a process has one config of Caddy's
-	attack(t, "HTTP/1.1", count(t, "ISOLATION_WIRE", 1200), 1, hostile1)
+	attack(t, "HTTP/1.1", count(t, "ISOLATION_WIRE", 480), 1, hostile1)
 }
 
 const lastRequest = "GET /last HTTP/1.1\r\nHost: last.test\r\nConnection: close\r\n\r\n"
@@ -26,15 +26,16 @@ func hostile1(w *traffic, r *rand.Rand) (answers int, err error) {
 	a := &asker{r, w.s, w.g}
 	list, ids := w.questions(a, 1+r.IntN(3))
 	var raw []byte
+	spoiled := chance(r, 70)
 	for n, q := range list {
 		one := q.write()
-		if chance(r, 40) {
+		if spoiled && chance(r, 50) {
 			one = a.mutate(one)
 		}
-		if chance(r, 40) {
+		if spoiled && chance(r, 50) {
 			one = a.smuggle(one, list[r.IntN(len(list))].write())
 		}
-		if n > 0 && chance(r, 5) {
+		if spoiled && n > 0 && chance(r, 5) {
 			raw = append(raw, pick(r, []string{"\r\n", "\n", "\x00", "0\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"})...)
 		}
 		raw = append(raw, one...)
@@ -53,9 +54,11 @@ func hostile1(w *traffic, r *rand.Rand) (answers int, err error) {
 	} else {
 		_, _ = conn.Write(raw)
 	}
-	// What is still waited for after a while is a rest of a body that never comes.
-	end := time.AfterFunc(60*time.Millisecond, func() { _ = conn.(*net.TCPConn).CloseWrite() })
-	defer end.Stop()
+	if spoiled {
+		// What is still waited for after a while is a rest of a body that never comes. On a slow machine this loses answers, and no more.
+		end := time.AfterFunc(60*time.Millisecond, func() { _ = conn.(*net.TCPConn).CloseWrite() })
+		defer end.Stop()
+	}
 	in := bufio.NewReader(conn)
 	for {
 		resp, err := http.ReadResponse(in, nil)

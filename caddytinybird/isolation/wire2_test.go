@@ -15,7 +15,7 @@ import (
 // TestIsolationHTTP2 is TestIsolationHTTP1 with frames: requests of several people on the streams of one connection, with fields
 // and frames that no client would send. ISOLATION_WIRE2 is how many connections there are.
 func TestIsolationHTTP2(t *testing.T) { //nolint:paralleltest // a process has one config of Caddy's
-	attack(t, "HTTP/2", count(t, "ISOLATION_WIRE2", 1200), 2, hostile2)
+	attack(t, "HTTP/2", count(t, "ISOLATION_WIRE2", 480), 2, hostile2)
 }
 
 // stream is one request of a connection.
@@ -35,16 +35,17 @@ func hostile2(w *traffic, r *rand.Rand) (answers int, err error) {
 	f.AllowIllegalWrites = true
 	_ = f.WriteSettings()
 	streams := make(map[uint32]*stream)
+	odd := chance(r, 60)
 	for n, q := range list {
 		s := &stream{id: uint32(2*n + 1), mark: ids[n]}
 		streams[s.id] = s
-		a.frames(f, s.id, q)
-		if chance(r, 15) {
+		a.frames(f, s.id, q, odd)
+		if odd && chance(r, 25) {
 			a.oddFrame(f, s.id)
 		}
 	}
 	raw := out.Bytes()
-	spoiled := chance(r, 25)
+	spoiled := odd && chance(r, 40)
 	if spoiled {
 		at := len(http2.ClientPreface)
 		raw = append(bytes.Clone(raw[:at]), a.mutate(raw[at:])...)
@@ -55,7 +56,10 @@ func hostile2(w *traffic, r *rand.Rand) (answers int, err error) {
 	}
 	defer conn.Close()
 	_, _ = conn.Write(raw)
-	_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if odd {
+		// Some of these streams never end. On a slow machine this loses answers, and no more.
+		_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	}
 	in := http2.NewFramer(conn, conn)
 	for open := len(streams); open > 0; {
 		frame, err := in.ReadFrame()
@@ -93,8 +97,8 @@ func hostile2(w *traffic, r *rand.Rand) (answers int, err error) {
 	return answers, nil
 }
 
-// frames writes a request.
-func (a *asker) frames(f *http2.Framer, id uint32, q *question) {
+// frames writes a request, oddly or as a client does.
+func (a *asker) frames(f *http2.Framer, id uint32, q *question, odd bool) {
 	fields := [][2]string{{":method", q.method}, {":scheme", "http"}, {":authority", q.site.host}, {":path", q.target}}
 	for _, h := range q.header {
 		name := strings.ToLower(h[0])
@@ -109,8 +113,8 @@ func (a *asker) frames(f *http2.Framer, id uint32, q *question) {
 	if chance(a.Rand, 50) {
 		fields = append(fields, [2]string{"content-length", fmt.Sprint(len(q.body))})
 	}
-	if chance(a.Rand, 35) {
-		fields = a.oddFields(fields, q)
+	if odd && chance(a.Rand, 50) {
+		fields = a.oddFields(fields)
 	}
 	var block bytes.Buffer
 	enc := hpack.NewEncoder(&block)
@@ -123,11 +127,11 @@ func (a *asker) frames(f *http2.Framer, id uint32, q *question) {
 		at := a.IntN(block.Len())
 		pieces = [][]byte{block.Bytes()[:at], block.Bytes()[at:]}
 	}
-	trailer := chance(a.Rand, 10)
+	trailer := odd && chance(a.Rand, 15)
 	endStream := len(q.body) == 0 && !trailer
 	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: pieces[0], EndStream: endStream, EndHeaders: len(pieces) == 1})
 	if len(pieces) == 2 {
-		if chance(a.Rand, 10) {
+		if odd && chance(a.Rand, 10) {
 			a.oddFrame(f, id)
 		}
 		_ = f.WriteContinuation(id, true, pieces[1])
@@ -146,7 +150,7 @@ func (a *asker) frames(f *http2.Framer, id uint32, q *question) {
 }
 
 // oddFields adds, doubles, moves or spoils fields.
-func (a *asker) oddFields(fields [][2]string, q *question) [][2]string {
+func (a *asker) oddFields(fields [][2]string) [][2]string {
 	at := a.IntN(len(fields))
 	switch a.IntN(8) {
 	case 0:

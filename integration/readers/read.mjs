@@ -25,7 +25,7 @@ function canonical(value) {
 }
 
 const readers = {
-  query: (text) => grouped(new URLSearchParams(text)),
+  query: (text) => grouped(new URLSearchParams(`?${text}`)), // which takes one ? off
   // parse puts a value that is there once by itself, and has no prototype.
   querystring: (text) => grouped(Object.entries(parse(text, '&', '=', { maxKeys: 0 })).flatMap(([name, value]) => [value].flat().map((v) => [name, v]))),
   json: (text) => canonical(JSON.parse(text)),
