@@ -154,7 +154,7 @@ func testSeed(t *testing.T) *rand.Rand {
 // member is the identity whose requests are read.
 type tenantIdentity struct{}
 
-func (tenantIdentity) Lookup(string) (any, bool)  { return "org_a", true }
+func (tenantIdentity) Lookup(string) (any, bool) { return "org_a", true }
 func (tenantIdentity) HasRole(string) bool       { return false }
 func (tenantIdentity) HasPermission(string) bool { return false }
 func (tenantIdentity) HasFeature(string) bool    { return false }

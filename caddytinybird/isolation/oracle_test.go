@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -89,9 +90,7 @@ func (p *pipe) tenant(c claimant) (map[string]any, bool) {
 		if p.roles != nil {
 			return nil, false
 		}
-		for name, value := range c.template.fixed[p.name] {
-			values[name] = value
-		}
+		maps.Copy(values, c.template.fixed[p.name])
 	} else if p.roles != nil && !slices.Contains(p.roles, c.person.role) {
 		return nil, false
 	}
@@ -125,7 +124,7 @@ func (f fixed) ofTemplate(k *templateToken, given any) (any, bool) {
 	return value, ok && (!known || own == value)
 }
 
-// tokenName is what Tinybird counts c's requests under.
+// countedAs is what Tinybird counts c's requests under.
 func (s *site) countedAs(p *pipe, c claimant) string {
 	name, ok := resolve(s.tokenName, c.person, true)
 	if !ok || s.tokenName == nil {

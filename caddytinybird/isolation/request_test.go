@@ -2,7 +2,6 @@ package isolation_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -65,7 +64,7 @@ func (a *asker) question() *question {
 		if wild("path") {
 			q.target = a.path(q.target)
 		}
-		if query := a.query(q.site, wild("query")); query != "" {
+		if query := a.query(wild("query")); query != "" {
 			q.target += "?" + query
 		}
 		if wild("body") || chance(a.Rand, 20) {
@@ -128,7 +127,7 @@ func (a *asker) path(p string) string {
 }
 
 // name spells a parameter's name.
-func (a *asker) name(s *site, wild bool) string {
+func (a *asker) name(wild bool) string {
 	name := pick(a.Rand, clientNames)
 	if chance(a.Rand, 40) {
 		name = pick(a.Rand, fixedNames)
@@ -192,7 +191,7 @@ func (a *asker) escape(text string, wild bool) string {
 	return b.String()
 }
 
-func (a *asker) query(s *site, wild bool) string {
+func (a *asker) query(wild bool) string {
 	var b strings.Builder
 	n := a.IntN(4)
 	if wild {
@@ -209,7 +208,7 @@ func (a *asker) query(s *site, wild bool) string {
 			}
 			b.WriteString(sep)
 		}
-		name := a.name(s, wild)
+		name := a.name(wild)
 		b.WriteString(a.escape(name, spell))
 		if !spell || chance(a.Rand, 90) {
 			value := a.value(name)
@@ -235,219 +234,6 @@ func pickUnless(r *rand.Rand, wild bool, first string, others ...string) string 
 		return first
 	}
 	return pick(r, others)
-}
-
-// text writes a JSON string in one of many spellings.
-func (a *asker) text(s string, wild bool) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, c := range s {
-		switch {
-		case c == '"' || c == '\\' || c < ' ' || wild && c < 0x10000 && chance(a.Rand, 15):
-			fmt.Fprintf(&b, pick(a.Rand, []string{`\u%04x`, `\u%04X`}), c)
-		default:
-			b.WriteRune(c)
-		}
-	}
-	b.WriteByte('"')
-	if wild && chance(a.Rand, 2) {
-		return strings.Replace(b.String(), `"`, pick(a.Rand, []string{`"\ud800`, `"\udc00`, "\"\xff", "\"\x01", `"\x`, `"\u00`}), 1)
-	}
-	return b.String()
-}
-
-func (a *asker) json(s *site, depth int, wild bool) string {
-	switch a.IntN(8) {
-	case 0:
-		return pick(a.Rand, []string{"1", "-0", "1.50", "1e400", "12345678901234567890", "0.1e-7", pickUnless(a.Rand, wild, "7", "01", "+1", "NaN", "Infinity", "1.", "0x1", ".5")})
-	case 1:
-		return pick(a.Rand, []string{"true", "false", "null"})
-	case 2:
-		if depth > 0 {
-			return "[" + a.json(s, depth-1, wild) + "," + a.json(s, depth-1, wild) + pickUnless(a.Rand, wild, "]", ",]", "}", "")
-		}
-	case 3:
-		if depth > 0 {
-			// Only a body's own members are parameters, and could be credentials.
-			return strings.ReplaceAll(a.object(s, depth-1, wild), planted, "inner")
-		}
-	}
-	return a.text(a.value(""), wild)
-}
-
-func (a *asker) object(s *site, depth int, wild bool) string {
-	var b strings.Builder
-	space := func() {
-		if wild && chance(a.Rand, 10) {
-			b.WriteString(pick(a.Rand, []string{" ", "\n", "\t\r\n", "/**/", "\u00a0", "\ufeff", "\v"}))
-		}
-	}
-	b.WriteByte('{')
-	var names []string
-	for range a.IntN(5) {
-		name := a.name(s, wild)
-		if wild && len(names) > 0 && chance(a.Rand, 4) {
-			name = pick(a.Rand, names)
-		} else if slices.Contains(names, name) {
-			continue
-		}
-		if names = append(names, name); len(names) > 1 {
-			b.WriteByte(',')
-		}
-		b.WriteString(a.text(strings.ToValidUTF8(name, "?"), wild))
-		space()
-		b.WriteByte(':')
-		if value := a.value(name); value == planted {
-			b.WriteString(a.text(value, false))
-		} else {
-			b.WriteString(a.json(s, depth, wild))
-		}
-	}
-	b.WriteString(pickUnless(a.Rand, wild, "}", ",}", "}}", "", "}{\"organization_id\":\"org_B\"}", "]"))
-	return b.String()
-}
-
-func (a *asker) pipeBody(q *question, wild bool) {
-	q.body = []byte(a.object(q.site, 2, wild))
-	mime := "application/json"
-	if wild {
-		if chance(a.Rand, 10) {
-			q.body = []byte(pick(a.Rand, []string{"", " ", "[]", "select 1", "SELECT * FROM _", "organization_id=org_B", `"x"`, "{", "null", "\ufeff{}", "% select 1", `[{"organization_id":"org_B"}]`}))
-		}
-		if chance(a.Rand, 10) {
-			mime = pick(a.Rand, []string{"", "text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16", "application/json, text/plain", "Application/JSON; charset=UTF-8", "multipart/form-data; boundary=x", "application/json; x"})
-		}
-		if chance(a.Rand, 3) {
-			q.header = append(q.header, [2]string{"Content-Encoding", pick(a.Rand, []string{"gzip", "identity", "br", "identity, gzip"})})
-		}
-		q.chunked = chance(a.Rand, 25)
-	}
-	q.header = append(q.header, [2]string{"Content-Type", mime})
-}
-
-func (a *asker) events(q *question) {
-	q.method = "POST"
-	q.target = q.site.prefix + pick(a.Rand, []string{"/v0/events?name=events", "/v0/events?name=events", "/api/tracking", "/v0/events?name=events&wait=true", "/v0/events?name=analytics_events", "/v0/events?name=events&token=" + planted, "/v0/events?name=events&name=x", "/v0/events?name=events&organization_id=org_B"})
-	wild := chance(a.Rand, 50)
-	var b bytes.Buffer
-	list := chance(a.Rand, 20)
-	if list {
-		b.WriteByte('[')
-	}
-	for i := range 1 + a.IntN(3) {
-		if i > 0 {
-			b.WriteString(map[bool]string{true: ",", false: pick(a.Rand, []string{"\n", "", "\r\n"})}[list])
-		}
-		b.WriteString(a.object(q.site, 1, wild))
-	}
-	if list {
-		b.WriteByte(']')
-	}
-	q.body = b.Bytes()
-	q.header = append(q.header, [2]string{"Content-Type", pick(a.Rand, []string{"application/json", "text/plain", "application/x-ndjson"})})
-}
-
-// credentials shows who is asking, in the way that the site takes it. Hostile ones show others as well, or something that is no session.
-func (a *asker) credentials(q *question, wild, cookie bool) {
-	source := pick(a.Rand, q.site.sources)
-	if wild && chance(a.Rand, 20) {
-		source = pick(a.Rand, []string{"header", "cookie", "query token", "none"})
-	}
-	if cookie {
-		source = "cookie"
-	}
-	add := func(name, value string) { q.header = append(q.header, [2]string{name, value}) }
-	token := q.me.token
-	if wild && chance(a.Rand, 35) {
-		token, q.me = pick(a.Rand, a.s.bad), nil
-	}
-	if q.site.templates && chance(a.Rand, 25) || wild && chance(a.Rand, 5) {
-		token, q.me = pick(a.Rand, a.g.templates).token, nil
-	}
-	name, isQuery := strings.CutPrefix(source, "query ")
-	switch {
-	case source == "header":
-		add("Authorization", pickUnless(a.Rand, wild, "Bearer ", "bearer ", "Bearer  ", "", "Basic ", "Token ", "Bearer\t", " Bearer ")+token)
-	case isQuery:
-		sep := "?"
-		if strings.Contains(q.target, "?") {
-			sep = "&"
-		}
-		q.target += sep + name + "=" + token
-	case source == "cookie" && q.me != nil:
-		add("Cookie", a.cookie(q.me, cookie))
-	}
-	if !wild {
-		return
-	}
-	q.me = nil
-	victim := pick(a.Rand, a.s.people)
-	for range a.IntN(3) {
-		switch a.IntN(7) {
-		case 0:
-			add("Authorization", "Bearer "+victim.token)
-		case 1:
-			add("Cookie", a.cookie(victim, true))
-		case 2:
-			add(pick(a.Rand, []string{"Proxy-Authorization", "X-Tinybird-Token", "X-Api-Key", "Token", "authorization_", "X-Authorization", "Cookie2", "X-Forwarded-Authorization"}), "Bearer "+planted)
-		case 3:
-			add("Authorization", "Bearer "+pick(a.Rand, a.s.bad))
-		case 4:
-			add("Authorization", a.g.api.SigningKey())
-		case 5:
-			add("Authorization", "Bearer "+victim.token+pick(a.Rand, []string{" ", ", Bearer x", ",", ".", " "+token}))
-		default:
-			add("Cookie", "token="+planted+"; __session="+victim.token)
-		}
-	}
-}
-
-// cookie is a Cookie header of p's browser; a hostile one has other sessions in it, too.
-func (a *asker) cookie(p *person, wild bool) string {
-	pairs := strings.Split(p.cookie, "; ")
-	if !wild {
-		return p.cookie
-	}
-	other := pick(a.Rand, a.s.people)
-	for range a.IntN(3) {
-		at := a.IntN(len(pairs))
-		switch a.IntN(6) {
-		case 0:
-			pairs = append(pairs[:at:at], pairs[at+1:]...)
-		case 1:
-			pairs = append([]string{pick(a.Rand, strings.Split(other.cookie, "; "))}, pairs...)
-		case 2:
-			pairs = append(pairs, "__session="+other.token)
-		case 3:
-			pairs = append([]string{"__session_" + pick(a.Rand, []string{"", "x", "AAAAAAAA"}) + "=" + other.token}, pairs...)
-		case 4:
-			pairs[at] = pick(a.Rand, []string{" ", "\t", `"`, "%20", "$Version=1; "}) + pairs[at]
-		default:
-			pairs[at] = strings.Replace(pairs[at], "=", pick(a.Rand, []string{" =", "= ", `="`, "==", "%3D"}), 1)
-		}
-		if len(pairs) == 0 {
-			return ""
-		}
-	}
-	return strings.Join(pairs, pick(a.Rand, []string{"; ", ";", ", ", ";; "}))
-}
-
-// headers are those that proxies strip, add, believe or hand on.
-func (a *asker) headers(q *question) {
-	for range 1 + a.IntN(5) {
-		q.header = append(q.header, pick(a.Rand, [][2]string{
-			{"Connection", "Authorization, close"}, {"Connection", "Upgrade"}, {"Upgrade", "h2c"}, {"Keep-Alive", planted}, {"TE", "trailers"},
-			{"X-Forwarded-For", planted}, {"X-Forwarded-Host", planted}, {"Forwarded", "for=" + planted}, {"Via", planted}, {"X-Real-Ip", planted},
-			{"X-HTTP-Method-Override", "DELETE"}, {"X-Original-URL", "/v0/sql"}, {"X-Rewrite-URL", "/v0/sql"}, {"X-Clerk-User-Id", planted}, {"X-Clerk-Org-Id", planted},
-			{"Accept", "text/html"}, {"Accept-Encoding", "gzip"}, {"Accept-Encoding", "br;q=1, *"}, {"Accept-Encoding", "identity;q=0"}, {"User-Agent", "agent"}, {"If-None-Match", "*"}, {"If-None-Match", `"x"`},
-			{"If-Modified-Since", "Mon, 02 Jan 2006 15:04:05 GMT"}, {"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}, {"Range", "bytes=0-1"}, {"Cache-Control", "no-cache"},
-			{"Origin", "https://app.example.com"}, {"Origin", "null"}, {"Access-Control-Request-Method", "GET"}, {"Sec-Fetch-Site", "cross-site"}, {"Referer", planted}, {"X-Tinybird", planted},
-			{"Content-Location", "/v0/sql"}, {"Expect", "100-continue"}, {"Host_", planted}, {"X-Organization-Id", planted}, {"Max-Forwards", "0"}, {"Trailer", "Authorization"},
-		}))
-	}
-	if chance(a.Rand, 25) {
-		q.method = pick(a.Rand, []string{"HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "CONNECT", "get", "PATCH", "QUERY", "POST"})
-	}
 }
 
 // write puts a request on the wire, for HTTP/1.1.
@@ -510,30 +296,4 @@ func (a *asker) mutate(raw []byte) []byte {
 		}
 	}
 	return out
-}
-
-// members are the names and values of a JSON object; false: it is none, or names one twice.
-func members(raw []byte) (map[string]json.RawMessage, bool) {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if open, err := d.Token(); err != nil || open != json.Delim('{') {
-		return nil, false
-	}
-	all := make(map[string]json.RawMessage)
-	for d.More() {
-		name, err := d.Token()
-		text, ok := name.(string)
-		if err != nil || !ok {
-			return nil, false
-		}
-		var value json.RawMessage
-		if d.Decode(&value) != nil {
-			return nil, false
-		}
-		if _, twice := all[text]; twice {
-			return nil, false
-		}
-		all[text] = value
-	}
-	_, err := d.Token()
-	return all, err == nil && !d.More()
 }

@@ -40,16 +40,18 @@ func hostile1(w *traffic, r *rand.Rand) (answers int, err error) {
 		}
 		raw = append(raw, one...)
 	}
+	if spoiled {
+		w.blur(raw, ids)
+	}
 	raw = append(raw, lastRequest...)
 	conn, err := w.dial()
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close()
-	if chance(r, 20) {
+	if chance(r, 20) { // in two packets
 		at := r.IntN(len(raw))
 		_, _ = conn.Write(raw[:at])
-		time.Sleep(time.Duration(r.IntN(2)) * time.Millisecond)
 		_, _ = conn.Write(raw[at:])
 	} else {
 		_, _ = conn.Write(raw)
@@ -63,7 +65,7 @@ func hostile1(w *traffic, r *rand.Rand) (answers int, err error) {
 	for {
 		resp, err := http.ReadResponse(in, nil)
 		if err != nil {
-			return answers, nil //nolint:nilerr // the connection has ended, in one way or another
+			return answers, nil // the connection has ended, in one way or another
 		}
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()

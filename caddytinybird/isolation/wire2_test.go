@@ -49,6 +49,11 @@ func hostile2(w *traffic, r *rand.Rand) (answers int, err error) {
 	if spoiled {
 		at := len(http2.ClientPreface)
 		raw = append(bytes.Clone(raw[:at]), a.mutate(raw[at:])...)
+		var plain []byte // in frames the fields are packed
+		for _, q := range list {
+			plain = append(plain, q.write()...)
+		}
+		w.blur(plain, ids)
 	}
 	conn, err := w.dial()
 	if err != nil {
@@ -155,8 +160,23 @@ func (a *asker) oddFields(fields [][2]string) [][2]string {
 	switch a.IntN(8) {
 	case 0:
 		return append(fields, pick(a.Rand, [][2]string{
-			{"connection", "authorization"}, {"transfer-encoding", "chunked"}, {"te", "gzip"}, {"upgrade", "h2c"}, {"host", "other.test"}, {"keep-alive", "x"}, {"proxy-connection", "x"}, {"expect", "100-continue"},
-			{":path", "/v0/sql"}, {":authority", "other.test"}, {":method", "POST"}, {":protocol", "websocket"}, {":status", "200"}, {":x", "y"}, {"", "x"}, {"content-length", "3"}, {"content-length", "-1"},
+			{"connection", "authorization"},
+			{"transfer-encoding", "chunked"},
+			{"te", "gzip"},
+			{"upgrade", "h2c"},
+			{"host", "other.test"},
+			{"keep-alive", "x"},
+			{"proxy-connection", "x"},
+			{"expect", "100-continue"},
+			{":path", "/v0/sql"},
+			{":authority", "other.test"},
+			{":method", "POST"},
+			{":protocol", "websocket"},
+			{":status", "200"},
+			{":x", "y"},
+			{"", "x"},
+			{"content-length", "3"},
+			{"content-length", "-1"},
 		}))
 	case 1:
 		return append(fields, fields[at])

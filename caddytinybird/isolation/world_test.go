@@ -86,7 +86,7 @@ func pipesOfAPI() []devstack.Pipe {
 
 // mark is how a row shows that it was read under a value.
 func mark(name, value string) string {
-	return fmt.Sprintf("W_%s_%x_", name, sha256.Sum256([]byte(name + "\x00" + value)))[:len("W__")+len(name)+16]
+	return fmt.Sprintf("W_%s_%x_", name, sha256.Sum256([]byte(name+"\x00"+value)))[:len("W__")+len(name)+16]
 }
 
 func newSetting(t testing.TB) *setting {
