@@ -126,12 +126,12 @@ func corpus(t *testing.T) []string {
 }
 
 // inputs are made of the corpus as it is, spoiled and, mostly, of pieces.
-func inputs(t *testing.T, r *rand.Rand, pieces []string, make func() string) []string {
+func inputs(t *testing.T, r *rand.Rand, pieces []string, random func() string) []string {
 	t.Helper()
 	list := corpus(t)
 	seeds := len(list)
 	for len(list) < differentialCases {
-		text := make()
+		text := random()
 		if r.IntN(3) == 0 {
 			text = list[r.IntN(seeds)]
 		}

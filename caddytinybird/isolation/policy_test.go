@@ -209,7 +209,7 @@ func (s *site) caddyfile(port int, clerk string, g *group) string {
 		s.pipes[name].write(&b)
 	}
 	if s.stamps != nil {
-		line("events events {\n append_token {file.%s}", g.appendFile)
+		line("events %s {\n append_token {file.%s}", "events", g.appendFile)
 		for _, f := range s.stamps {
 			b.WriteString(f.line("stamp"))
 		}
