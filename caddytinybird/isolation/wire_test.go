@@ -32,10 +32,12 @@ type ticket struct {
 	who   []claimant
 }
 
-// traffic is what a world sees of requests on the wire.
+// traffic is what is known of a group's requests on the wire. It outlives a world: an answer that was to be shared is fetched to its end
+// even if whoever asked is gone, and may go up when the next world has begun.
 type traffic struct {
 	s       *setting
 	g       *group
+	before  []*site    // of the world before
 	asking  sync.Mutex // what was asked before belongs to the group
 	next    atomic.Uint64
 	tickets sync.Map // by mark
@@ -100,7 +102,8 @@ func (w *traffic) wentUp() (int, error) {
 }
 
 func (w *traffic) one(up devstack.Recorded) error {
-	sites, who := w.g.sites, []claimant(nil)
+	var sites []*site
+	var who []claimant
 	if id := aTicket.FindString(up.RawQuery); id != "" {
 		if known, ok := w.tickets.Load(id); ok {
 			who, sites = known.(*ticket).who, known.(*ticket).sites
@@ -114,7 +117,7 @@ func (w *traffic) one(up devstack.Recorded) error {
 		for _, k := range w.g.templates {
 			who = append(who, claimant{template: k})
 		}
-		sites = w.g.sites
+		sites = slices.Concat(w.g.sites, w.before)
 	}
 	var err error
 	for _, site := range sites {
@@ -231,23 +234,30 @@ func attack(t *testing.T, name string, cases, proto int, one func(*traffic, *ran
 		seed = list[0]
 	}
 	var up, answered, done int
+	var traffics []*traffic
+	for n, g := range s.groups {
+		traffics = append(traffics, &traffic{s: s, g: g})
+		traffics[n].next.Store(uint64(n) << 40)
+	}
 	for round := 0; done < cases; round++ {
 		world := seed + uint64(round)
+		for _, w := range traffics {
+			w.before = w.g.sites
+		}
 		if _, err := s.load(world); err != nil {
 			t.Fatal(err)
 		}
 		var wait sync.WaitGroup
 		var mu sync.Mutex
-		for n, g := range s.groups {
+		for n, w := range traffics {
 			wait.Go(func() {
-				w := &traffic{s: s, g: g}
 				transport := &http.Transport{Protocols: new(http.Protocols)}
 				transport.Protocols.SetHTTP1(proto == 1)
 				transport.Protocols.SetUnencryptedHTTP2(proto == 2)
 				defer transport.CloseIdleConnections()
 				client := &http.Client{Transport: transport}
-				for range wireRounds {
-					answers, err := w.batch(world, n, client, one)
+				for round := range wireRounds {
+					answers, err := w.batch(world, n, round, client, one)
 					more, upErr := w.wentUp()
 					mu.Lock()
 					up, answered, done = up+more, answered+answers, done+wireWorkers*wireBatch
@@ -270,13 +280,12 @@ func attack(t *testing.T, name string, cases, proto int, one func(*traffic, *ran
 	}
 }
 
-func (w *traffic) batch(world uint64, group int, client *http.Client, one func(*traffic, *rand.Rand) (int, error)) (answers int, err error) {
+func (w *traffic) batch(world uint64, group, round int, client *http.Client, one func(*traffic, *rand.Rand) (int, error)) (answers int, err error) {
 	var wait sync.WaitGroup
 	var mu sync.Mutex
-	first := w.next.Load()
 	for worker := range wireWorkers {
 		wait.Go(func() {
-			r := rand.New(rand.NewPCG(world, uint64(group)<<40+first<<8+uint64(worker)))
+			r := rand.New(rand.NewPCG(world, uint64(group)<<40+uint64(round)<<8+uint64(worker)))
 			for range wireBatch {
 				n, oneErr := one(w, r)
 				if oneErr == nil {
