@@ -30,6 +30,7 @@ import (
 type ticket struct {
 	sites []*site
 	who   []claimant
+	sent  string // for the message of a failure
 }
 
 // traffic is what is known of a group's requests on the wire. It outlives a world: an answer that was to be shared is fetched to its end
@@ -57,7 +58,7 @@ func (w *traffic) mark(q *question) string {
 	}
 	q.target += sep + markerParam + "=" + id
 	who := w.senderOf(q.write())
-	w.tickets.Store(id, &ticket{[]*site{q.site}, who})
+	w.tickets.Store(id, &ticket{[]*site{q.site}, who, string(q.write())})
 	return id
 }
 
@@ -65,7 +66,7 @@ func (w *traffic) mark(q *question) string {
 func (w *traffic) blur(raw []byte, ids []string) {
 	who := w.senderOf(raw)
 	for _, id := range ids {
-		w.tickets.Store(id, &ticket{w.g.sites, who})
+		w.tickets.Store(id, &ticket{w.g.sites, who, string(raw)})
 	}
 }
 
@@ -104,9 +105,10 @@ func (w *traffic) wentUp() (int, error) {
 func (w *traffic) one(up devstack.Recorded) error {
 	var sites []*site
 	var who []claimant
+	sent := ""
 	if id := aTicket.FindString(up.RawQuery); id != "" {
 		if known, ok := w.tickets.Load(id); ok {
-			who, sites = known.(*ticket).who, known.(*ticket).sites
+			who, sites, sent = known.(*ticket).who, known.(*ticket).sites, known.(*ticket).sent
 		}
 	}
 	if who == nil { // the mark is gone, as for rows: then it has to be somebody who sends
@@ -125,7 +127,7 @@ func (w *traffic) one(up devstack.Recorded) error {
 			return nil
 		}
 	}
-	return err
+	return fmt.Errorf("%w\nsent: %q", err, sent)
 }
 
 // cameBack holds an answer to the requests that were sent on its connection, or on its stream.
@@ -176,7 +178,7 @@ func (w *traffic) askOne(a *asker, client *http.Client, q *question, p *pipe) er
 	id := w.mark(q)
 	a.session(q)
 	mine := []claimant{{person: q.me}}
-	w.tickets.Store(id, &ticket{[]*site{q.site}, mine})
+	w.tickets.Store(id, &ticket{[]*site{q.site}, mine, q.target})
 	w.senders.Store(q.me, true)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -244,6 +246,7 @@ func attack(t *testing.T, name string, cases, proto int, one func(*traffic, *ran
 		for _, w := range traffics {
 			w.before = w.g.sites
 		}
+		s.move(t)
 		if _, err := s.load(world); err != nil {
 			t.Fatal(err)
 		}

@@ -105,14 +105,20 @@ func newSetting(t testing.TB) *setting {
 	for n := range groupCount {
 		s.groups = append(s.groups, s.newGroup(t, n))
 	}
+	s.move(t)
+	t.Cleanup(func() { _ = caddy.Stop() })
+	return s
+}
+
+// move makes the next config listen at another port: after a reload the config before goes on with what has come to its own.
+func (s *setting) move(t testing.TB) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.port = ln.Addr().(*net.TCPAddr).Port
 	ln.Close()
-	t.Cleanup(func() { _ = caddy.Stop() })
-	return s
 }
 
 func (s *setting) newGroup(t testing.TB, n int) *group {
