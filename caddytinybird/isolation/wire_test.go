@@ -58,7 +58,11 @@ func (w *traffic) mark(q *question) string {
 	}
 	q.target += sep + markerParam + "=" + id
 	who := w.senderOf(q.write())
-	w.tickets.Store(id, &ticket{[]*site{q.site}, who, string(q.write())})
+	sites := []*site{q.site}
+	if !strings.HasPrefix(q.target, "/") {
+		sites = w.g.sites // the target may name another one
+	}
+	w.tickets.Store(id, &ticket{sites, who, string(q.write())})
 	return id
 }
 
