@@ -6,6 +6,10 @@ FUZZTIME ?= 10s
 BENCH    ?= .
 # For the benchmark of the binary, such as BENCHFLAGS='-rounds 9 -sessions 100'; -help lists them.
 BENCHFLAGS ?=
+# For isolation: how many requests to the handler, and how many connections of HTTP/1.1 and of HTTP/2.
+CASES    ?= 100000
+WIRE     ?= 10000
+WIRE2    ?= $(WIRE)
 # Caddy's releases are built with these tags: they leave out the databases of its internal certificate authority.
 TAGS     ?= nobadger,nomysql,nopgx
 LINT      = $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
@@ -16,7 +20,7 @@ RACE      = $(shell $(GO) list -race errors >/dev/null 2>&1 && echo -race)
 RACE_NOTE = @test -n "$(RACE)" || echo "note: no C compiler (or no race detector for this platform): testing without -race"
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test integration lint fmt reference fuzz bench cover ci dashboard
+.PHONY: help build demo test integration lint fmt reference fuzz bench cover ci dashboard isolation
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +41,9 @@ integration: ## run the tests of the built binary (build tag integration; some n
 
 dashboard: ## check the Grafana dashboard against Grafana's schema
 	cd tools/grafana && $(GO) test -count=1 ./...
+
+isolation: ## attack tenant isolation with CASES random requests and WIRE connections, and print figures
+	ISOLATION_CASES=$(CASES) ISOLATION_WIRE=$(WIRE) ISOLATION_WIRE2=$(WIRE2) $(GO) test -count=1 -timeout 24h -v -tags $(TAGS) ./caddytinybird/isolation
 
 lint: ## run golangci-lint, built from source on first use (a few minutes)
 	$(LINT) run ./...

@@ -1,0 +1,507 @@
+//go:build integration
+
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/ingest"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+)
+
+// What the edge lets through it has read itself, and Tinybird reads it once more. A pair or a member that two parsers read differently
+// is how a parameter gets past a filter, so these tests hold the edge's reading against those of Go, Node, Python and ClickHouse.
+
+// differentialCases is how many inputs of each sort are made; about a third of them is let through.
+const differentialCases = 30_000
+
+// reader is a program that reads line by line.
+type reader struct {
+	name string
+	in   io.WriteCloser
+	out  *bufio.Reader
+}
+
+func startReader(t *testing.T, name string, args ...string) *reader {
+	t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), program(t, name, args[0]), args[1:]...)
+	killInTime(t, cmd)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log output
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, log.tail())
+		}
+	})
+	return &reader{name, in, bufio.NewReaderSize(out, 1<<20)}
+}
+
+func startReaders(t *testing.T) (node, python *reader) {
+	t.Helper()
+	return startReader(t, "Node", "node", filepath.Join("readers", "read.mjs")), startReader(t, "Python", "python3", filepath.Join("readers", "read.py"))
+}
+
+// read returns what the program makes of each text.
+func (r *reader) read(t *testing.T, kind string, texts []string) []string {
+	t.Helper()
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		w := bufio.NewWriterSize(r.in, 1<<16)
+		for _, text := range texts {
+			fmt.Fprintf(w, "%s %x\n", kind, text)
+		}
+		_ = w.Flush()
+	})
+	defer wait.Wait()
+	readings := make([]string, len(texts))
+	for n := range texts {
+		line, err := r.out.ReadString('\n')
+		if err != nil {
+			t.Fatalf("%s ends: %v", r.name, err)
+		}
+		readings[n] = strings.TrimSuffix(line, "\n")
+	}
+	return readings
+}
+
+// corpus are all texts in the tests of the parsers, which the seeds of their fuzz targets are among.
+func corpus(t *testing.T) []string {
+	t.Helper()
+	var texts []string
+	for _, name := range []string{"tinybird/query_test.go", "tinybird/object_test.go", "tinybird/build_test.go", "jsonobject/jsonobject_test.go", "ingest/fuzz_test.go", "ingest/attack_test.go", "ingest/reader_test.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(module, "internal", filepath.FromSlash(name)), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				if text, err := strconv.Unquote(lit.Value); err == nil {
+					texts = append(texts, text)
+				}
+			}
+			return true
+		})
+	}
+	if len(texts) < 300 {
+		t.Fatalf("a corpus of %d texts", len(texts))
+	}
+	return texts
+}
+
+// inputs are made of the corpus as it is, spoiled and, mostly, of pieces.
+func inputs(t *testing.T, r *rand.Rand, pieces []string, random func() string) []string {
+	t.Helper()
+	list := corpus(t)
+	seeds := len(list)
+	for len(list) < differentialCases {
+		text := random()
+		if r.IntN(3) == 0 {
+			text = list[r.IntN(seeds)]
+		}
+		for range r.IntN(3) {
+			at := r.IntN(len(text) + 1)
+			text = text[:at] + pieces[r.IntN(len(pieces))] + text[min(len(text), at+r.IntN(2)):]
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
+func testSeed(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// member is the identity whose requests are read.
+type tenantIdentity struct{}
+
+func (tenantIdentity) Lookup(string) (any, bool) { return "org_a", true }
+func (tenantIdentity) HasRole(string) bool       { return false }
+func (tenantIdentity) HasPermission(string) bool { return false }
+func (tenantIdentity) HasFeature(string) bool    { return false }
+func (tenantIdentity) HasPlan(string) bool       { return false }
+
+func differentialGrant(t *testing.T) *tinybird.Grant {
+	t.Helper()
+	p, err := tinybird.NewPolicy(tinybird.PolicyConfig{
+		CheckPlaceholder: func(string) error { return nil },
+		FixedParams:      []tinybird.FixedParam{{Name: "organization_id", Value: "{clerk.org.id}"}, {Name: "task", Value: "{clerk.org.id}"}},
+		Pipes:            []tinybird.PipeConfig{{Names: []string{"sales"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := p.Authorize("sales", "json", tenantIdentity{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// mayGoUp says anew which parameters are the client's to set, in the grant above.
+func mayGoUp(name string) bool {
+	if name == "" || len(name) > 128 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") != "" || '0' <= name[0] && name[0] <= '9' {
+		return false
+	}
+	lower := strings.ToLower(name)
+	return !slices.Contains([]string{"token", "q", "pipeline", "organization_id", "task"}, lower) &&
+		!strings.HasPrefix(lower, "__tb__") && !strings.HasPrefix(lower, "__clerk") && !strings.HasPrefix(lower, "__session")
+}
+
+var queryPieces = []string{
+	"&", "=", "+", "%", ";", "%26", "%3D", "%25", "%00", "%0a", "%E2%84%AA", "%c5%bf", "%ff", "%C0%80", "%ed%a0%80", "\u00e9", "\u4e16", "\xff", "#", "?", "a", "b", "limit", "a[]", "a%5B0%5D", "a.b",
+	"organization_id", "Organization_ID", "organization%5Fid", "tas\u212a", "token", "q", "__tb__x", "x=1", "=1", "==", "&&", "&a", "&organization_id=org_b", "&a=1&a=2", "1", "%2", "%u0061", "\"", "'", "<", "\\", "\t", "\x00", " ", "__proto__", "constructor", "toString", "length", "&amp;", "%EF%BB%BF", "\ufeff",
+}
+
+// TestQueryIsReadAlike: the query that goes up has, for Go, Node's two parsers and Python, the parameters that the edge has read from the
+// client's, and so has the client's own, without those that may not go up.
+func TestQueryIsReadAlike(t *testing.T) {
+	t.Parallel()
+	node, python := startReaders(t)
+	g, r := differentialGrant(t), testSeed(t)
+	var client, up, believed []string
+	for _, raw := range inputs(t, r, queryPieces, func() string {
+		var b strings.Builder
+		for range 1 + r.IntN(8) {
+			b.WriteString(queryPieces[r.IntN(len(queryPieces))])
+		}
+		return b.String()
+	}) {
+		req := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		req.URL.RawQuery = raw
+		q, err := tinybird.Build(httptest.NewRecorder(), req, g, tinybird.RequestLimits{})
+		if err != nil {
+			continue
+		}
+		values := make(url.Values)
+		if err := tinybird.ParseQuery(raw, func(name, value string) {
+			if mayGoUp(name) {
+				values.Add(name, value)
+			}
+		}); err != nil {
+			t.Fatalf("%q goes up, and is refused: %v", raw, err)
+		}
+		client, up, believed = append(client, raw), append(up, q.RawQuery), append(believed, groupedValues(values))
+		if got, err := url.ParseQuery(q.RawQuery); err != nil || groupedValues(got) != groupedValues(values) {
+			t.Errorf("Go reads %q, which became of %q, as %v %v", q.RawQuery, raw, got, err)
+		}
+	}
+	for name, readings := range map[string][]string{
+		"Node's URLSearchParams": node.read(t, "query", up), "Node's querystring": node.read(t, "querystring", up), "Python": python.read(t, "query", up),
+	} {
+		for n, reading := range readings {
+			if reading != believed[n] {
+				t.Errorf("%s reads %q, which became of %q, as %s, not %s", name, up[n], client[n], reading, believed[n])
+			}
+		}
+	}
+	for name, readings := range map[string][]string{
+		"Node's URLSearchParams": node.read(t, "query", client), "Node's querystring": node.read(t, "querystring", client), "Python": python.read(t, "query", client),
+	} {
+		for n, reading := range readings {
+			if reading = allowedOf(t, reading); reading != believed[n] {
+				t.Errorf("%s reads the client's %q as %s, and the edge as %s", name, client[n], reading, believed[n])
+			}
+		}
+	}
+	if t.Logf("%d queries", len(up)); len(up) < differentialCases/20 {
+		t.Errorf("only %d of %d queries went up", len(up), differentialCases)
+	}
+}
+
+// groupedValues writes parameters as the readers do.
+func groupedValues(v url.Values) string {
+	var all []string
+	for name, values := range v {
+		var list []string
+		for _, value := range values {
+			list = append(list, hex.EncodeToString([]byte(value)))
+		}
+		all = append(all, hex.EncodeToString([]byte(name))+"="+strings.Join(list, ","))
+	}
+	slices.Sort(all)
+	return strings.Join(all, ";")
+}
+
+// allowedOf keeps of a reading what may go up.
+func allowedOf(t *testing.T, reading string) string {
+	t.Helper()
+	var kept []string
+	for pair := range strings.SplitSeq(reading, ";") {
+		encoded, _, _ := strings.Cut(pair, "=")
+		name, err := hex.DecodeString(encoded)
+		if err != nil {
+			return reading // an error
+		}
+		if mayGoUp(string(name)) {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, ";")
+}
+
+var jsonPieces = []string{
+	`"`, `\`, `\"`, `\u0000`, `\ud83d\ude00`, `\ud800`, `\udc00`, `\/`, `\x`, "\x00", "\x1f", "\x7f", "\u2028", "\ufeff", "\u00e9", "\U0001f600", "\xff", "\xed\xa0\x80", "{", "}", "[", "]", ",", ":", " ", "\n", "\v", "1", "-0", "0.1", "1e400", "-1e-400", "12345678901234567890", "1.7976931348623157e308",
+	"9007199254740993", "01", "+1", ".5", "1.", "NaN", "Infinity", "true", "null", "nul", "//", "/**/", `"a":1`, `,"a":2`, `"organization_id":"org_b"`, `"\u006frganization_id":"org_b"`, `"__proto__":{"a":1}`, `"tenant_id":1`, `"TENANT_ID":1`, `"ta\u017fk":1`, `"constructor":1`, `"1":2`, `"":3`, "'a'",
+}
+
+// randomJSON is mostly JSON.
+func randomJSON(r *rand.Rand, depth int) string {
+	list := func(one func() string) string {
+		var parts []string
+		for range r.IntN(4) {
+			parts = append(parts, one())
+		}
+		return strings.Join(parts, ",")
+	}
+	if depth == 0 {
+		switch r.IntN(4) {
+		case 0:
+			return []string{"1", "-0", "-0.0", "0.1", "1e400", "-1e400", "1e-400", "12345678901234567890", "9007199254740993", "1E5", "1e+2", "0.30000000000000004", "5e-324", strings.Repeat("9", 400)}[r.IntN(14)]
+		case 1:
+			return []string{"true", "false", "null", `""`, "{}", "[]"}[r.IntN(6)]
+		default:
+			return randomText(r)
+		}
+	}
+	if r.IntN(3) == 0 {
+		return "[" + list(func() string { return randomJSON(r, depth-1) }) + "]"
+	}
+	return "{" + list(func() string { return randomText(r) + ":" + randomJSON(r, r.IntN(depth)) }) + "}"
+}
+
+func randomText(r *rand.Rand) string {
+	texts := []string{"a", "b", "limit", "organization_id", "Organization_Id", "tenant_id", "task", "TASK", "ta\u017fk", "token", "q", "__proto__", "constructor", "1", "", "a.b", "\u00e9", "\u2028", "\U0001f600", "toString", "\u212a", "tenant_id ", " ", "\x7f"}
+	text := texts[r.IntN(len(texts))]
+	var b strings.Builder
+	for _, c := range text {
+		if c < 0x10000 && r.IntN(5) == 0 {
+			fmt.Fprintf(&b, `\u%04x`, c)
+			continue
+		}
+		b.WriteRune(c)
+	}
+	return `"` + b.String() + `"`
+}
+
+func jsonInputs(t *testing.T, r *rand.Rand) []string {
+	t.Helper()
+	return inputs(t, r, jsonPieces, func() string { return randomJSON(r, 1+r.IntN(4)) })
+}
+
+// canonicalJSON writes a value as the readers do. Numbers are compared as doubles, which is all that Node has.
+func canonicalJSON(v any) string {
+	switch v := v.(type) {
+	case string:
+		return `"` + hex.EncodeToString([]byte(v)) + `"`
+	case json.Number:
+		f, err := strconv.ParseFloat(string(v), 64)
+		if errors.Is(err, strconv.ErrSyntax) || f == 0 {
+			f = 0
+		}
+		return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, math.Float64bits(f)))
+	case []any:
+		var parts []string
+		for _, e := range v {
+			parts = append(parts, canonicalJSON(e))
+		}
+		return "[" + strings.Join(parts, ",") + "]"
+	case map[string]any:
+		var parts []string
+		for name, e := range v {
+			parts = append(parts, hex.EncodeToString([]byte(name))+":"+canonicalJSON(e))
+		}
+		slices.Sort(parts)
+		return "{" + strings.Join(parts, ",") + "}"
+	case bool:
+		return strconv.FormatBool(v)
+	default:
+		return "null"
+	}
+}
+
+// object is Go's reading of a JSON object.
+func object(text string) (map[string]any, error) {
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber()
+	var v map[string]any
+	err := d.Decode(&v)
+	return v, err
+}
+
+// TestBodyIsReadAlike: the body that goes up is, for Go, Node and Python, the client's without what may not go up, and both read the
+// client's own as the edge does.
+func TestBodyIsReadAlike(t *testing.T) {
+	t.Parallel()
+	node, python := startReaders(t)
+	g, r := differentialGrant(t), testSeed(t)
+	var client, up, believed, whole []string
+	for _, raw := range jsonInputs(t, r) {
+		req := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(raw))
+		req.Header.Set("Content-Type", "application/json")
+		q, err := tinybird.Build(httptest.NewRecorder(), req, g, tinybird.RequestLimits{})
+		if err != nil || raw == "" {
+			continue
+		}
+		theirs, err := object(raw)
+		if err != nil {
+			t.Errorf("%q is let through, and Go refuses it: %v", raw, err)
+			continue
+		}
+		client, whole = append(client, raw), append(whole, canonicalJSON(theirs))
+		for name := range theirs {
+			if !mayGoUp(name) {
+				delete(theirs, name)
+			}
+		}
+		body := string(q.Body)
+		if q.Body == nil {
+			body = "{}"
+		}
+		up, believed = append(up, body), append(believed, canonicalJSON(theirs))
+		if ours, err := object(body); err != nil || canonicalJSON(ours) != canonicalJSON(theirs) {
+			t.Errorf("Go reads %q, which became of %q, as %v %v", body, raw, ours, err)
+		}
+	}
+	for _, reader := range []*reader{node, python} {
+		sameReadings(t, reader.name, client, reader.read(t, "json", up), believed)
+		sameReadings(t, reader.name+", of the client's own", client, reader.read(t, "json", client), whole)
+	}
+	if t.Logf("%d bodies", len(up)); len(up) < differentialCases/20 {
+		t.Errorf("only %d of %d bodies went up", len(up), differentialCases)
+	}
+}
+
+func sameReadings(t *testing.T, name string, sent, readings, want []string) {
+	t.Helper()
+	for n, reading := range readings {
+		if reading != want[n] {
+			t.Errorf("%s reads what became of %q as %s, not %s", name, sent[n], reading, want[n])
+		}
+	}
+}
+
+// stampedRows sends bodies of rows through what stamps them, and returns the rows that go up.
+func stampedRows(t *testing.T) []string {
+	t.Helper()
+	p, err := ingest.NewPolicy(ingest.Config{CheckPlaceholder: func(string) error { return nil }, Sources: []ingest.SourceConfig{{
+		Names: []string{"events"}, Token: "append",
+		Stamps: []ingest.Stamp{{Name: "tenant_id", Value: "{clerk.org.id}"}, {Name: "task", Value: "7", Type: tinybird.TypeNumber}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := p.Authorize("events", tenantIdentity{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for _, raw := range jsonInputs(t, testSeed(t)) {
+		_, _ = g.Send(strings.NewReader(raw), func(batch []byte) (forward.Receipt, error) {
+			n := 0
+			for line := range bytes.Lines(batch) {
+				rows = append(rows, strings.TrimSuffix(string(line), "\n"))
+				n++
+			}
+			return forward.Receipt{Status: http.StatusAccepted, Successful: n}, nil
+		})
+	}
+	if t.Logf("%d rows", len(rows)); len(rows) < differentialCases/20 {
+		t.Errorf("only %d rows of %d bodies went up", len(rows), differentialCases)
+	}
+	return rows
+}
+
+// TestRowsAreReadAlike: each stamped row is one line, which Go, Node and Python read alike, with the tenant's mark in it and none of
+// another's.
+func TestRowsAreReadAlike(t *testing.T) {
+	t.Parallel()
+	node, python := startReaders(t)
+	rows := stampedRows(t)
+	believed := make([]string, len(rows))
+	for n, row := range rows {
+		v, err := object(row)
+		if err != nil || v["tenant_id"] != "org_a" || v["task"] != json.Number("7") {
+			t.Errorf("Go reads the row %q as %v %v", row, v, err)
+		}
+		for name := range v {
+			if name != "tenant_id" && name != "task" && (strings.EqualFold(name, "tenant_id") || strings.EqualFold(name, "task")) {
+				t.Errorf("the row %q has %q as well", row, name)
+			}
+		}
+		believed[n] = canonicalJSON(v)
+	}
+	for _, reader := range []*reader{node, python} {
+		sameReadings(t, reader.name, rows, reader.read(t, "json", rows), believed)
+	}
+}
+
+// TestEngineRowsAreReadAlike: ClickHouse reads the tenant's mark out of every stamped row that it can read.
+func TestEngineRowsAreReadAlike(t *testing.T) {
+	t.Parallel()
+	c := clickhouse(t)
+	rows := stampedRows(t)
+	read := 0
+	for part := range slices.Chunk(rows, 500) {
+		text := strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(strings.Join(part, "\n"))
+		answer, err := c.Query(t.Context(), devstack.Question{Format: "JSONEachRow", SQL: "SELECT tenant_id, toString(task) AS task, count() AS n FROM " +
+			"format(JSONEachRow, 'tenant_id Nullable(String), task Nullable(Float64)', '" + text + "') GROUP BY tenant_id, task " +
+			"SETTINGS input_format_skip_unknown_fields = 1, input_format_allow_errors_ratio = 1, output_format_json_quote_64bit_integers = 0"})
+		if err != nil {
+			t.Fatalf("%v\n%.2000s", err, text)
+		}
+		for line := range bytes.Lines(answer) {
+			var row struct {
+				Tenant *string `json:"tenant_id"`
+				Task   *string `json:"task"`
+				N      int     `json:"n"`
+			}
+			if err := json.Unmarshal(line, &row); err != nil || row.Tenant == nil || *row.Tenant != "org_a" || row.Task == nil || *row.Task != "7" {
+				t.Errorf("ClickHouse reads %s %v", line, err)
+			}
+			read += row.N
+		}
+	}
+	if t.Logf("ClickHouse read %d of %d rows", read, len(rows)); read < len(rows)*9/10 {
+		t.Errorf("ClickHouse read %d of %d rows", read, len(rows))
+	}
+}
