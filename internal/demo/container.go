@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
 )
 
@@ -80,7 +79,7 @@ func startRelay(ctx context.Context, from, to netip.AddrPort) (*relay, error) {
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", from.String())
 	if err != nil {
-		return nil, fmt.Errorf("listen for those who publish port %s: %w", strconv.Itoa(int(from.Port())), err)
+		return nil, fmt.Errorf("listen at what is published of port %d: %w", from.Port(), err)
 	}
 	r := &relay{ln: ln, to: to}
 	ctx, r.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -98,17 +97,18 @@ func startRelay(ctx context.Context, from, to netip.AddrPort) (*relay, error) {
 
 // carry copies both ways until both are at their end, or the relay is closed.
 func (r *relay) carry(ctx context.Context, outer net.Conn) {
-	defer outer.Close()
+	defer func() { _ = outer.Close() }()
 	var d net.Dialer
 	inner, err := d.DialContext(ctx, "tcp", r.to.String())
 	if err != nil {
 		return
 	}
-	defer inner.Close()
-	defer context.AfterFunc(ctx, func() {
+	defer func() { _ = inner.Close() }()
+	stop := context.AfterFunc(ctx, func() {
 		_ = outer.Close()
 		_ = inner.Close()
-	})()
+	})
+	defer stop()
 	var both sync.WaitGroup
 	both.Go(func() { pour(inner, outer) })
 	both.Go(func() { pour(outer, inner) })
