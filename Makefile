@@ -20,13 +20,14 @@ RACE      = $(shell $(GO) list -race errors >/dev/null 2>&1 && echo -race)
 RACE_NOTE = @test -n "$(RACE)" || echo "note: no C compiler (or no race detector for this platform): testing without -race"
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test integration lint fmt reference fuzz bench cover ci dashboard isolation
+.PHONY: help build demo test integration lint fmt reference fuzz bench cover ci dashboard isolation licences notices sbom packaging
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
+# The same commit in a clean clone, built with the same Go for the same system, gives the same bytes in any directory.
 build: ## build Caddy with this plugin into bin/caddy
-	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -o bin/caddy ./cmd/caddy
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -tags $(TAGS) -o bin/caddy ./cmd/caddy
 
 demo: build ## build, then run the demo on loopback; no account needed
 	bin/caddy demo
@@ -72,6 +73,21 @@ cover: ## measure what the tests cover; the report is coverage.html
 	$(GO) test -tags $(TAGS) -coverpkg=./caddytinybird/...,./internal/... -coverprofile=coverage.out ./...
 	$(GO) tool cover -html=coverage.out -o coverage.html
 	@$(GO) tool cover -func=coverage.out | tail -n 1
+
+licences: ## write docs/licences.md: the licences of all that is linked, each on the list of those that may be
+	cd tools/licences && $(GO) run . write
+
+notices: ## write bin/NOTICES.txt, which has to go along with a binary that is handed on
+	mkdir -p bin
+	cd tools/licences && $(GO) run . texts >../../bin/NOTICES.txt
+
+sbom: build ## write bin/caddy.cdx.json, the list of materials (CycloneDX) of bin/caddy
+	$(GO) tool -modfile=tools/sbom/go.mod cyclonedx-gomod bin -json -std -noserial -notimestamp -output bin/caddy.cdx.json bin/caddy
+
+# -count=1: go sees no change of a file outside of the module, and would say what it said before.
+packaging: ## test the licences, Dockerfile, compose files, release config and workflows
+	cd tools/licences && $(GO) test -count=1 . && $(GO) run . check
+	cd tools/packaging && $(GO) test -count=1 .
 
 ci: ## run everything that CI runs
 	.ci/run

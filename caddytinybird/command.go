@@ -26,11 +26,12 @@ Commands for people who run the directives tinybird and clerk_auth:
 - token makes the Tinybird token that the edge would make for somebody
 - inspect explains a token of Clerk's or Tinybird's, and why it is refused
 - audit proves that the pipes isolate tenants
+- status shows how the Caddy that runs here does
 
 They read a config as 'caddy run' does, and start nothing. The exit status is 0 when
 all is well, 1 when something was found, and 2 when a command could not do its work.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(checkCommand(), tokenCommand(), inspectCommand(), auditCommand())
+			cmd.AddCommand(checkCommand(), tokenCommand(), inspectCommand(), auditCommand(), statusCommand())
 			cmd.Args = cobra.ArbitraryArgs
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {

@@ -137,6 +137,9 @@ func TestCommandsPage(t *testing.T) {
 			}
 			continue
 		}
+		if command == "status" { // needs a Caddy that runs, as the integration tests have one
+			continue
+		}
 		ran++
 		args := w.arguments(command)
 		got, err := w.run(t, args)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -54,12 +55,38 @@ func TestBuildsLikeXcaddy(t *testing.T) {
 					t.Errorf("no module %q in\n%s", strings.TrimSpace(id), out)
 				}
 			}
+			listsModules(t, built)
 			help := command(t.Context(), dir, nil, "help")
 			help.Path, help.Args[0], help.Err = built, built, nil
 			if text, err := help.CombinedOutput(); err != nil || strings.Contains(string(text), "  demo ") {
 				t.Errorf("%v: the plugin alone has the demo\n%s", err, text)
 			}
 		})
+	}
+}
+
+// listsModules holds that `caddy list-modules --packages` shows our modules, all of them, as those of this module, which is what
+// `caddy upgrade` and Nix go by.
+func listsModules(t *testing.T, built string) {
+	t.Helper()
+	cmd := command(t.Context(), t.TempDir(), nil, "list-modules", "--packages", "--skip-standard")
+	cmd.Path, cmd.Args[0], cmd.Err = built, built, nil
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(string(out)) {
+		if id, rest, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(rest, modulePath) {
+			got = append(got, id)
+			if rest != modulePath+" => "+module {
+				t.Errorf("%s is in %s", id, rest)
+			}
+		}
+	}
+	want := []string{"admin.api.tinybird", "clerk", "http.authentication.providers.clerk", "http.handlers.clerk_auth", "http.handlers.tinybird"}
+	if !slices.Equal(got, want) {
+		t.Errorf("it lists %v, want %v, in\n%s", got, want, out)
 	}
 }
 

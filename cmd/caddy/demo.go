@@ -17,7 +17,7 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "demo",
-		Usage: "[--listen <address>] [--check] [--print-config]",
+		Usage: "[--listen <address>] [--container] [--check] [--print-config]",
 		Short: "Shows caddy-tinybird on this machine, without an account",
 		Long: `
 Starts a Clerk-shaped issuer, a Tinybird-shaped API and, between them, Caddy with
@@ -27,6 +27,11 @@ is a plain HTML site, which clerk_auth guards.
 
 --listen is the loopback address of the edge. Default: 127.0.0.1:8080 when nobody
 has it, else a free port. The plain site has one of the ports after it.
+
+--container is for a container whose ports 8080, 8081 and 8082 are published, on
+127.0.0.1 and under the same numbers: those of the edge, the site and the issuer.
+They are then reached from outside the container, where anybody can sign in as
+anybody.
 
 --check does by itself what the page lets you try, prints a line for each step, and
 exits with a status other than 0 if one fails.
@@ -42,6 +47,7 @@ Nothing is kept: keys are made for one run, and no file is left behind.`,
 func demoFlags() *flag.FlagSet {
 	fs := flag.NewFlagSet("demo", flag.ExitOnError)
 	fs.String("listen", "", "The loopback address of the edge, such as 127.0.0.1:9000")
+	fs.Bool("container", false, "Let in what a container's published ports bring")
 	fs.Bool("check", false, "Try everything, print a line for each step, and end")
 	fs.Bool("print-config", false, "Print the Caddyfile and end")
 	return fs
@@ -56,7 +62,7 @@ func runDemo(fs caddycmd.Flags) (int, error) {
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)
 
-	o := demo.Options{Listen: fs.String("listen")}
+	o := demo.Options{Listen: fs.String("listen"), Container: fs.Bool("container")}
 	var err error
 	switch {
 	case fs.Bool("print-config"):

@@ -27,6 +27,10 @@ type Options struct {
 	// when that is free, else a free port.
 	Listen string
 
+	// Container is for a demo whose ports are published: the edge's is 8080 unless Listen says otherwise, the plain site and
+	// the issuer have the two after it, and all three are also reached at the machine's other addresses.
+	Container bool
+
 	// LiveEvery lets a new event happen each time so much has passed; 0 leaves the events as they are.
 	LiveEvery time.Duration
 }
@@ -46,6 +50,7 @@ type Demo struct {
 	serving sync.WaitGroup
 	home    string // the directory of all files
 	edge    *edge
+	relays  []*relay
 }
 
 // Start starts the issuer, the API, the page and the edge. The edge is Caddy itself, of which a process
@@ -63,6 +68,15 @@ func Start(ctx context.Context, o Options) (*Demo, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	if o.Container {
+		outside, err := outsideAddresses()
+		if err == nil {
+			err = d.letIn(ctx, outside)
+		}
+		if err != nil {
+			return nil, errors.Join(err, d.Close())
+		}
+	}
 	return d, nil
 }
 
@@ -77,14 +91,21 @@ func Config(ctx context.Context, o Options) (string, error) {
 
 // prepare starts all but the edge.
 func prepare(ctx context.Context, o Options) (*Demo, error) {
+	if o.Container && o.Listen == "" {
+		o.Listen = containerListen
+	}
 	address, err := listenAddress(ctx, o.Listen)
+	if err != nil {
+		return nil, err
+	}
+	issuerPort, err := o.issuerPort(address)
 	if err != nil {
 		return nil, err
 	}
 	d := &Demo{Origin: "http://" + address.String()}
 	d.Stack, err = devstack.Start(ctx, devstack.Options{
 		Issuer:     devstack.IssuerOptions{AppOrigin: d.Origin, Live: true},
-		IssuerAddr: netip.AddrPortFrom(siteHost(address), 0).String(),
+		IssuerAddr: netip.AddrPortFrom(siteHost(address), issuerPort).String(),
 		API:        devstack.APIOptions{LiveEvery: o.LiveEvery},
 	})
 	if err != nil {
@@ -149,6 +170,9 @@ func (d *Demo) serveApp(ctx context.Context, host string) (string, error) {
 // Close ends everything and removes what was written.
 func (d *Demo) Close() error {
 	var errs []error
+	for _, r := range d.relays {
+		errs = append(errs, r.Close())
+	}
 	if d.edge != nil {
 		errs = append(errs, d.edge.stop())
 	}
