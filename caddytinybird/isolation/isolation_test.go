@@ -177,14 +177,17 @@ func TestIsolation(t *testing.T) { //nolint:paralleltest // a process has one co
 // check sees that the cases were worth something: of each kind some were answered, or refused, in the way that is usual.
 func (f *figures) check(t *testing.T) {
 	t.Helper()
-	if f.of("repeated").shared == 0 {
-		t.Error("no answer was shared")
-	}
+	shared := 0
 	for _, kind := range kinds {
 		n := f.of(kind)
-		if kind != "token endpoint" && (n.up == 0 || n.cases < 50) || kind == "plain" && n.rows < n.cases/4 {
-			t.Errorf("%s: %d cases, %d went up, %d got rows, %d of them shared: that shows nothing", kind, n.cases, n.up, n.rows, n.shared)
+		shared += n.shared
+		rare := kind == "mutated" || kind == "path" || kind == "token endpoint"
+		if n.cases < 50 || n.up == 0 && !rare || kind == "plain" && n.rows < n.cases/4 {
+			t.Errorf("%s: %d cases, %d went up, %d got rows: that shows nothing", kind, n.cases, n.up, n.rows)
 		}
+	}
+	if shared == 0 {
+		t.Error("no answer was shared")
 	}
 }
 
