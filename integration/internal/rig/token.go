@@ -20,3 +20,14 @@ func OtherKid(token string) string {
 	header := `{"alg":"RS256","cat":"cl_B7d4PD111AAA","kid":"ins_2` + rand.Text() + `","typ":"JWT"}`
 	return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + rest
 }
+
+// Padded is the token with another signature, and with as long claims as make it that size.
+func Padded(token string, size int) string {
+	head, rest, _ := strings.Cut(token, ".")
+	body, signature, _ := strings.Cut(rest, ".")
+	claims, _ := base64.RawURLEncoding.DecodeString(body)
+	room := base64.RawURLEncoding.DecodedLen(size-len(head)-len(signature)-2) - len(claims)
+	const member = `,"padding":""`
+	padded := string(claims[:len(claims)-1]) + `,"padding":"` + strings.Repeat("x", max(0, room-len(member))) + `"}`
+	return Tampered(head + "." + base64.RawURLEncoding.EncodeToString([]byte(padded)) + "." + signature)
+}
