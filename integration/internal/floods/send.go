@@ -33,7 +33,7 @@ type sent struct {
 
 const connections = 16 // of each kind of traffic
 
-// send sends requests at a rate until it is over, over kept connections.
+// send sends requests at a rate until it is over, over kept connections; at rate 0 as fast as they are answered.
 func (f *run) send(over context.Context, t traffic, rate int) sent {
 	var (
 		wait sync.WaitGroup
@@ -41,7 +41,10 @@ func (f *run) send(over context.Context, t traffic, rate int) sent {
 		all  sent
 		next atomic.Int64
 	)
-	every := time.Second / time.Duration(rate)
+	var every time.Duration
+	if rate > 0 {
+		every = time.Second / time.Duration(rate)
+	}
 	began := time.Now()
 	for range connections {
 		wait.Go(func() {
@@ -60,6 +63,9 @@ func (f *run) send(over context.Context, t traffic, rate int) sent {
 			for {
 				n := int(next.Add(1) - 1)
 				due := began.Add(time.Duration(n) * every)
+				if every == 0 {
+					due = time.Now()
+				}
 				if !until(over, due) {
 					return
 				}
@@ -89,6 +95,9 @@ func (f *run) send(over context.Context, t traffic, rate int) sent {
 
 // until waits for a moment, and says whether it came before the end.
 func until(over context.Context, due time.Time) bool {
+	if time.Until(due) <= 0 {
+		return over.Err() == nil
+	}
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
 	select {

@@ -201,12 +201,12 @@ func (st *storm) staff(rng *rand.Rand, a *ask) error {
 
 func (st *storm) large(_ *rand.Rand, a *ask) error {
 	a.kind, a.upstream = "a large answer", true
-	a.target = "/v0/pipes/rows.ndjson?size=2000&attempt=" + a.attempt()
+	a.target = "/v0/pipes/rows.ndjson?size=300&attempt=" + a.attempt()
 	a.right = func(got rig.Answer) error {
 		if err := status(got, http.StatusOK); err != nil {
 			return err
 		}
-		if n := bytes.Count(got.Body, []byte(a.session.org)); n != 2000 {
+		if n := bytes.Count(got.Body, []byte(a.session.org)); n != 300 {
 			return fmt.Errorf("%d rows", n)
 		}
 		return owned(a.session, got, a.attempt())
@@ -272,6 +272,7 @@ func (st *storm) guarded(rng *rand.Rand, a *ask) error {
 		a.header.Set("Sec-Fetch-Dest", "document")
 		handshake := "planted-handshake-" + a.attempt() + "-nonce"
 		st.Plant("a handshake", handshake)
+		a.target += "&__clerk_handshake=" + handshake
 		a.header.Set("Cookie", "__clerk_handshake_nonce="+handshake+"; __clerk_handshake="+handshake)
 		a.right = func(got rig.Answer) error {
 			if got.Status >= http.StatusOK && got.Status < http.StatusMultipleChoices {

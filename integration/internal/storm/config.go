@@ -26,7 +26,7 @@ const config = `{
 		authorized_parties ` + appOrigin + `
 		token_from header cookie query access
 	}
-%s
+%[1]s
 }
 https://:{$PORT} {
 	bind 127.0.0.1
@@ -35,7 +35,7 @@ https://:{$PORT} {
 	tracing {
 		span edge
 	}
-	header X-Generation %d
+	header X-Generation %[2]d
 	handle /app/* {
 		clerk_auth {
 			forward_identity
@@ -72,8 +72,8 @@ https://:{$PORT} {
 				formats json
 			}
 			transport http {
-				response_header_timeout 1s
-				read_timeout 1s
+				response_header_timeout %[3]s
+				read_timeout %[3]s
 			}
 		}
 	}
@@ -81,7 +81,7 @@ https://:{$PORT} {
 `
 
 // generation is the config of that number: the same but for the number, which every answer shows.
-func (st *storm) generation(n int) string { return fmt.Sprintf(config, st.Config, n) }
+func (st *storm) generation(n int) string { return fmt.Sprintf(config, st.Config, n, st.Timeout) }
 
 // rejected are configs that fail: while they are read, prepared and started.
 func (st *storm) rejected() []string {

@@ -78,7 +78,11 @@ func (st *storm) unanswered(a *ask, err error, began time.Time) {
 
 // fault is what went wrong with Tinybird for this request; "" if nothing did.
 func (st *storm) fault(a *ask, began time.Time) string {
-	if !a.upstream || !st.weather.tinybirdSince(began) {
+	since := began
+	if a.unnumbered { // it may wait for a fetch that somebody else began, which hangs since then
+		since = began.Add(-st.Timeout)
+	}
+	if !a.upstream || !st.weather.tinybirdSince(since) {
 		return ""
 	}
 	name := st.ledger.strikes(a.id)

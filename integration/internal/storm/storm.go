@@ -35,6 +35,9 @@ type Options struct {
 	Sessions int
 	Clients  int // connections; every other one speaks HTTP/2
 
+	// Timeout is how long the edge waits for Tinybird; 0 is two seconds. Where the stand-ins themselves can be slow, it is longer.
+	Timeout time.Duration
+
 	Config string   // further global options
 	Env    []string // further variables of the process
 
@@ -62,6 +65,9 @@ type storm struct {
 // Run runs a storm to its end. What the edge did wrong is in the report; the error is about the storm itself.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	st := &storm{Options: o, weather: newWeather(), ledger: newLedger(), watch: &logWatch{next: o.Log}}
+	if st.Timeout == 0 {
+		st.Timeout = 2 * time.Second
+	}
 	if st.Plant == nil {
 		st.Plant = func(string, string) {}
 	}
