@@ -275,7 +275,7 @@ func TestCommandsExist(t *testing.T) {
 func TestPromisesAreTested(t *testing.T) {
 	t.Parallel()
 	declared := make(map[string]bool)
-	for _, pattern := range []string{"../caddytinybird/*_test.go", "../internal/*/*_test.go"} {
+	for _, pattern := range []string{"../caddytinybird/*_test.go", "../internal/*/*_test.go", "../integration/*_test.go"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
