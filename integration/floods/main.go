@@ -46,7 +46,7 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	if err != nil {
 		return fmt.Errorf("a place for files: %w", err)
 	}
-	defer os.RemoveAll(home)
+	defer func() { _ = os.RemoveAll(home) }()
 	o.Home = home
 	if o.Binary == "" {
 		if o.Binary, err = rig.Build(ctx, home); err != nil {

@@ -46,14 +46,14 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	if err != nil {
 		return fmt.Errorf("a place for files: %w", err)
 	}
-	defer os.RemoveAll(home)
+	defer func() { _ = os.RemoveAll(home) }()
 	o.Home = home
 	if *log != "" {
 		f, err := os.Create(*log)
 		if err != nil {
 			return fmt.Errorf("the log: %w", err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		o.Log = f
 	}
 	if o.Binary == "" {

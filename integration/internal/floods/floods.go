@@ -117,7 +117,9 @@ func (f *run) start(ctx context.Context) error {
 	var err error
 	f.stack, err = devstack.Start(ctx, devstack.Options{
 		Issuer: devstack.IssuerOptions{SessionLifetime: 12 * time.Hour},
-		API:    devstack.APIOptions{Pipes: []devstack.Pipe{{Name: "top_pages", ID: "t_top", Params: []devstack.Param{{Name: "organization_id", Type: devstack.TypeString, Required: true}}, Run: echo}}},
+		API: devstack.APIOptions{Pipes: []devstack.Pipe{{
+			Name: "top_pages", ID: "t_top", Params: []devstack.Param{{Name: "organization_id", Type: devstack.TypeString, Required: true}}, Run: echo,
+		}}},
 	})
 	if err != nil {
 		return fmt.Errorf("stand-ins: %w", err)
@@ -172,8 +174,8 @@ func request(token string) []byte {
 	return []byte("GET " + target + " HTTP/1.1\r\nHost: edge.test\r\nUser-Agent: floods\r\nAuthorization: Bearer " + token + "\r\n\r\n")
 }
 
-// fail keeps the first thing that the edge did wrong.
-func (f *run) fail(format string, args ...any) {
+// failf keeps the first thing that the edge did wrong.
+func (f *run) failf(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	f.failed.CompareAndSwap(nil, &text)
 }
@@ -182,7 +184,7 @@ func (f *run) fail(format string, args ...any) {
 func (f *run) accepted(n int, got rig.Answer) {
 	f.Saw("an answer's body", string(got.Body))
 	if got.Status != http.StatusOK || strings.Count(string(got.Body), org(n)) != 10 {
-		f.fail("good traffic was answered with %d %.200s", got.Status, got.Body)
+		f.failf("good traffic was answered with %d %.200s", got.Status, got.Body)
 	}
 }
 
@@ -190,7 +192,7 @@ func (f *run) accepted(n int, got rig.Answer) {
 func (f *run) refused(got rig.Answer) {
 	f.Saw("an answer's body", string(got.Body))
 	if got.Status != http.StatusUnauthorized || !strings.Contains(string(got.Body), `"token_invalid"`) {
-		f.fail("a flood was answered with %d %.200s", got.Status, got.Body)
+		f.failf("a flood was answered with %d %.200s", got.Status, got.Body)
 	}
 }
 
@@ -211,10 +213,10 @@ const (
 
 // floods are what is measured in turns. The first two are what the others are held against.
 func (f *run) floods() []flood {
-	token := func(name string, make func() string) flood {
+	token := func(name string, forge func() string) flood {
 		return flood{name: name, traffic: traffic{
 			next: func(int) []byte {
-				token := make()
+				token := forge()
 				if len(strings.Trim(token, ".")) > 100 {
 					f.Plant("a refused token", token)
 				}

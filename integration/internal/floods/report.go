@@ -87,7 +87,7 @@ func median(values []float64) float64 {
 
 // over is the median over the rounds of what a round tells of a flood, of good traffic alone and of accepted requests.
 func (r *Report) over(name string, figure func(m, quiet, accepted measurement) float64) float64 {
-	var values []float64
+	values := make([]float64, 0, len(r.rows[name]))
 	for round, m := range r.rows[name] {
 		values = append(values, figure(m, r.rows[alone][round], r.rows[accepted][round]))
 	}
@@ -111,17 +111,17 @@ func (r *Report) lateness(name string) (toAlone, toAccepted float64) {
 func (r *Report) String() string {
 	var out strings.Builder
 	tw := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "\tCPU µs/request\tto accepted\tgood p99 ms\tto alone\tto accepted\tresident MiB\t")
+	_, _ = fmt.Fprintln(tw, "\tCPU µs/request\tto accepted\tgood p99 ms\tto alone\tto accepted\tresident MiB\t")
 	for _, f := range r.order {
 		cost := r.over(f.name, func(m, quiet, _ measurement) float64 { return cpu(m, quiet) })
 		late := r.over(f.name, func(m, _, _ measurement) float64 { return p99(m.good) })
 		toAlone, toAccepted := r.lateness(f.name)
 		rss := r.over(f.name, func(m, _, _ measurement) float64 { return mib(m.rss) })
 		if f.name == alone {
-			fmt.Fprintf(tw, "%s\t\t\t%.1f\t1\t%.2f\t%.0f\t\n", f.name, late, toAccepted, rss)
+			_, _ = fmt.Fprintf(tw, "%s\t\t\t%.1f\t1\t%.2f\t%.0f\t\n", f.name, late, toAccepted, rss)
 			continue
 		}
-		fmt.Fprintf(tw, "%s\t%.0f\t%.2f\t%.1f\t%.2f\t%.2f\t%.0f\t\n", f.name, cost, r.ratio(f.name), late, toAlone, toAccepted, rss)
+		_, _ = fmt.Fprintf(tw, "%s\t%.0f\t%.2f\t%.1f\t%.2f\t%.2f\t%.0f\t\n", f.name, cost, r.ratio(f.name), late, toAlone, toAccepted, rss)
 	}
 	_ = tw.Flush() // a strings.Builder takes everything
 	fmt.Fprintf(&out, "fetches of Clerk's keys: %d in %s, at most %d\n", r.Fetches, r.Elapsed.Round(time.Second), r.FetchesAllowed())

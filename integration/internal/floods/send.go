@@ -48,49 +48,53 @@ func (f *run) send(over context.Context, t traffic, rate int) sent {
 	began := time.Now()
 	for range connections {
 		wait.Go(func() {
-			var took []time.Duration
-			defer func() {
-				mu.Lock()
-				defer mu.Unlock()
-				all.took = append(all.took, took...)
-			}()
-			c, err := rig.Dial(context.WithoutCancel(over), f.edge.Addr, nil)
-			if err != nil {
-				f.fail("%v", err)
-				return
-			}
-			defer func() { c.Close() }()
-			for {
-				n := int(next.Add(1) - 1)
-				due := began.Add(time.Duration(n) * every)
+			took := f.sendOne(over, t, func() (n int, due time.Time) {
+				n = int(next.Add(1) - 1)
 				if every == 0 {
-					due = time.Now()
+					return n, time.Now()
 				}
-				if !until(over, due) {
-					return
-				}
-				got, keep, err := c.Do(t.next(n))
-				if err != nil {
-					f.fail("request %d: %v", n, err)
-					return
-				}
-				took = append(took, time.Since(due))
-				t.check(n, got)
-				if keep {
-					continue
-				}
-				c.Close()
-				if c, err = rig.Dial(context.WithoutCancel(over), f.edge.Addr, nil); err != nil {
-					f.fail("%v", err)
-					return
-				}
-			}
+				return n, began.Add(time.Duration(n) * every)
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			all.took = append(all.took, took...)
 		})
 	}
 	wait.Wait()
 	slices.Sort(all.took)
 	all.requests = len(all.took)
 	return all
+}
+
+// sendOne sends what is due over one connection.
+func (f *run) sendOne(over context.Context, t traffic, take func() (n int, due time.Time)) (took []time.Duration) {
+	c, err := rig.Dial(context.WithoutCancel(over), f.edge.Addr, nil)
+	if err != nil {
+		f.failf("%v", err)
+		return nil
+	}
+	defer func() { c.Close() }()
+	for {
+		n, due := take()
+		if !until(over, due) {
+			return took
+		}
+		got, keep, err := c.Do(t.next(n))
+		if err != nil {
+			f.failf("request %d: %v", n, err)
+			return took
+		}
+		took = append(took, time.Since(due))
+		t.check(n, got)
+		if keep {
+			continue
+		}
+		c.Close()
+		if c, err = rig.Dial(context.WithoutCancel(over), f.edge.Addr, nil); err != nil {
+			f.failf("%v", err)
+			return took
+		}
+	}
 }
 
 // until waits for a moment, and says whether it came before the end.
@@ -119,12 +123,12 @@ func (f *run) drip(over context.Context, count int) sent {
 	for range count {
 		c, err := rig.Dial(context.WithoutCancel(over), f.edge.Addr, nil)
 		if err != nil {
-			f.fail("slow connections: %v", err)
+			f.failf("slow connections: %v", err)
 			return sent{}
 		}
 		conns = append(conns, c)
 		if err := c.Send([]byte("GET " + target + " HTTP/1.1\r\nHost: edge.test\r\nX-Slow: ")); err != nil {
-			f.fail("slow connections: %v", err)
+			f.failf("slow connections: %v", err)
 			return sent{}
 		}
 	}
@@ -138,7 +142,7 @@ func (f *run) drip(over context.Context, count int) sent {
 		case <-tick.C:
 		}
 		if err := conns[n%count].Send([]byte("a")); err != nil {
-			f.fail("slow connections: %v", fmt.Errorf("closed early: %w", err))
+			f.failf("slow connections: %v", fmt.Errorf("closed early: %w", err))
 			return sent{requests: n}
 		}
 	}

@@ -33,7 +33,7 @@ func (p *Process) Ask(ctx context.Context, method, path, contentType, body strin
 			return 0, "", fmt.Errorf("admin %s: %w", path, err)
 		}
 		text, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		if err != nil {
 			return 0, "", fmt.Errorf("admin %s: %w", path, err)
 		}

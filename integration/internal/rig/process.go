@@ -74,11 +74,11 @@ func (p *Process) start(ctx context.Context, binary, config string, env []string
 	}, env...)
 	p.cmd.WaitDelay = 10 * time.Second
 	if log == nil {
-		f, err := os.Create(filepath.Join(p.Home, "log")) //nolint:gosec // in a directory of our own
+		f, err := os.Create(filepath.Join(p.Home, "log"))
 		if err != nil {
 			return fmt.Errorf("its log: %w", err)
 		}
-		defer f.Close() // the process has one of its own
+		defer func() { _ = f.Close() }() // the process has one of its own
 		log = f
 	}
 	p.cmd.Stdout, p.cmd.Stderr = log, log

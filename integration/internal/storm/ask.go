@@ -192,7 +192,7 @@ func (st *storm) scarce(rng *rand.Rand, a *ask) error {
 func (st *storm) staff(rng *rand.Rand, a *ask) error {
 	a.kind = "a pipe for admins"
 	st.pipe(rng, a, "staff", "json")
-	if a.session.role != "admin" {
+	if a.session.role != admin {
 		a.kind, a.upstream = "a pipe for admins, refused", false
 		a.right = func(got rig.Answer) error { return refusal(got, http.StatusForbidden, "not_allowed") }
 	}

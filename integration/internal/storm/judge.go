@@ -95,7 +95,7 @@ func (st *storm) fault(a *ask, began time.Time) string {
 // excuse says which fault explains an answer that is not as it should be; "" if none does.
 func (st *storm) excuse(a *ask, got rig.Answer, began time.Time) string {
 	code := codeOf(got)
-	if got.Status == http.StatusUnauthorized && code == "token_invalid" && !st.weather.keysKnown(a.generation, began) {
+	if got.Status == http.StatusUnauthorized && code == tokenInvalid && !st.weather.keysKnown(a.generation, began) {
 		if a.session != nil && a.generation < st.weather.keys() { // as a page does, whose token is not accepted any more
 			a.session.forget()
 		}
@@ -183,7 +183,7 @@ func ownToken(s *session, got rig.Answer) error {
 		return fmt.Errorf("a token of %q with %d scopes", claims.Name, len(claims.Scopes))
 	}
 	for _, scope := range claims.Scopes {
-		if scope.Fixed["organization_id"] != s.org || scope.Resource == "mine" && scope.Fixed["user_id"] != s.user || scope.Resource == "staff" && s.role != "admin" {
+		if scope.Fixed["organization_id"] != s.org || scope.Resource == "mine" && scope.Fixed["user_id"] != s.user || scope.Resource == "staff" && s.role != admin {
 			return fmt.Errorf("the scope %+v", scope)
 		}
 	}

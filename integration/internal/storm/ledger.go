@@ -37,10 +37,9 @@ func newLedger() *ledger {
 	return &ledger{kinds: make(map[string]*Outcome), reasons: make(map[string]int), hit: make(map[int64]string), open: make(map[int64]string), rows: make(map[int64]*batch)}
 }
 
-func (l *ledger) lock() func() { l.mu.Lock(); return l.mu.Unlock }
-
 func (l *ledger) newID() int64 {
-	defer l.lock()()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.ids++
 	return l.ids
 }
@@ -56,18 +55,21 @@ func (l *ledger) kind(name string) *Outcome {
 }
 
 func (l *ledger) right(kind string) {
-	defer l.lock()()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.kind(kind).Right++
 }
 
 func (l *ledger) explained(kind, why string) {
-	defer l.lock()()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.kind(kind).Explained++
 	l.reasons[why]++
 }
 
 func (l *ledger) wrong(kind string, id int64, what string) {
-	defer l.lock()()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.fail(kind, id, what)
 }
 
@@ -80,25 +82,59 @@ func (l *ledger) fail(kind string, id int64, what string) {
 }
 
 func (l *ledger) unanswered(kind string, id int64, err error) {
-	defer l.lock()()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.open[id] = kind + ": " + strings.ReplaceAll(err.Error(), "\n", ", ")
 }
 
-func (l *ledger) count() int  { defer l.lock()(); return l.total }
-func (l *ledger) wrongs() int { defer l.lock()(); return l.bad }
+func (l *ledger) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.total
+}
 
-func (l *ledger) upstream(id int64)           { defer l.lock()(); l.seen.set(id) }
-func (l *ledger) wentUp(id int64) bool        { defer l.lock()(); return l.seen.has(id) }
-func (l *ledger) struck(id int64, why string) { defer l.lock()(); l.hit[id] = why }
-func (l *ledger) strikes(id int64) string     { defer l.lock()(); return l.hit[id] }
+func (l *ledger) wrongs() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bad
+}
+
+func (l *ledger) upstream(id int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen.set(id)
+}
+
+func (l *ledger) wentUp(id int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seen.has(id)
+}
+
+func (l *ledger) struck(id int64, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hit[id] = why
+}
+
+func (l *ledger) strikes(id int64) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hit[id]
+}
 
 // sends notes rows before they are sent, and accepted that the client was told that they will be stored.
 func (l *ledger) sends(a *ask, count int) {
-	defer l.lock()()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.rows[a.id] = &batch{org: a.session.org, sent: count, stored: make(map[string]int)}
 }
 
-func (l *ledger) accepted(a *ask) { defer l.lock()(); l.rows[a.id].accepted = true }
+func (l *ledger) accepted(a *ask) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rows[a.id].accepted = true
+}
 
 // stored looks at a row that has come to the data source.
 func (l *ledger) stored(row []byte) {
@@ -109,7 +145,8 @@ func (l *ledger) stored(row []byte) {
 	}
 	name := members["row"]
 	id := attemptOf(name[:max(0, strings.LastIndexByte(name, '_'))])
-	defer l.lock()()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	b := l.rows[id]
 	if b == nil || members["organization_id"] != b.org || anyOrg.FindString(strings.ReplaceAll(string(row), b.org, "")) != "" {
 		l.fail("rows", id, "stored as "+string(row))
@@ -120,7 +157,8 @@ func (l *ledger) stored(row []byte) {
 
 // close decides what was open: who was not answered although Caddy had the request, and rows that were accepted and are not there.
 func (l *ledger) close(watch *logWatch) {
-	defer l.lock()()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for id, what := range l.open {
 		kind, _, _ := strings.Cut(what, ":")
 		if watch.has(id) || l.seen.has(id) {
@@ -152,7 +190,7 @@ func (b *bits) set(n int64) {
 	(*b)[n/64] |= 1 << (n % 64)
 }
 
-func (b bits) has(n int64) bool { return n/64 < int64(len(b)) && b[n/64]&(1<<(n%64)) != 0 }
+func (b *bits) has(n int64) bool { return n/64 < int64(len(*b)) && (*b)[n/64]&(1<<(n%64)) != 0 }
 
 // logWatch reads the log for the attempts in it, and passes it on.
 type logWatch struct {
@@ -183,11 +221,11 @@ func (w *logWatch) Write(p []byte) (int, error) {
 
 func (w *logWatch) line(line []byte) {
 	const header = `"X-Attempt":["att_`
-	at := bytes.Index(line, []byte(header))
-	if at < 0 {
+	_, after, ok := bytes.Cut(line, []byte(header))
+	if !ok {
 		return
 	}
-	digits, _, _ := bytes.Cut(line[at+len(header):], []byte(`"`))
+	digits, _, _ := bytes.Cut(after, []byte(`"`))
 	if n, err := strconv.ParseInt(string(digits), 10, 64); err == nil {
 		w.seen.set(n)
 	}

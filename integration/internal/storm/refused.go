@@ -10,6 +10,12 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
 
+// The codes of several cases.
+const (
+	tokenInvalid = "token_invalid"
+	notFound     = "not_found"
+)
+
 // refusedCase is one way to be refused.
 type refusedCase struct {
 	status int
@@ -56,19 +62,19 @@ var refusedCases = []refusedCase{
 	{401, "token_wrong_issuer", sessionWith(devstack.Claim("iss", "https://clerk.evil.example"))},
 	{401, "token_wrong_type", sessionWith(devstack.Template())},
 	{401, "session_pending", sessionWith(devstack.Pending())},
-	{401, "token_invalid", sessionWith(devstack.Impersonated("user_2eve"))},
-	{401, "token_invalid", sessionWith(devstack.AlgNone())},
-	{401, "token_invalid", sessionWith(devstack.AlgHS256())},
-	{401, "token_invalid", tokenAs(rig.Tampered)},
-	{401, "token_invalid", tokenAs(rig.OtherKid)},
-	{401, "token_invalid", tokenAs(func(string) string { return strings.Repeat(".", 8000) })},
-	{401, "token_invalid", tokenAs(func(token string) string { return token + strings.Repeat("A", 8192-len(token)) })},
+	{401, tokenInvalid, sessionWith(devstack.Impersonated("user_2eve"))},
+	{401, tokenInvalid, sessionWith(devstack.AlgNone())},
+	{401, tokenInvalid, sessionWith(devstack.AlgHS256())},
+	{401, tokenInvalid, tokenAs(rig.Tampered)},
+	{401, tokenInvalid, tokenAs(rig.OtherKid)},
+	{401, tokenInvalid, tokenAs(func(string) string { return strings.Repeat(".", 8000) })},
+	{401, tokenInvalid, tokenAs(func(token string) string { return token + strings.Repeat("A", 8192-len(token)) })},
 	{403, "tenant_missing", sessionWith(devstack.NoClaim("o"))},
-	{403, "tenant_missing", sessionWith(devstack.Claim("o", map[string]any{"id": "", "slg": "x", "rol": "admin"}))},
-	{404, "not_found", targetAs("/v0/pipes/unlisted.json")},
-	{404, "not_found", targetAs("/v0/pipes/narrow.csv")},
-	{404, "not_found", targetAs("/v0/pipes/t_rows.json")},
-	{404, "not_found", targetAs("/v0/sql?q=SELECT+1")},
+	{403, "tenant_missing", sessionWith(devstack.Claim("o", map[string]any{"id": "", "slg": "x", "rol": admin}))},
+	{404, notFound, targetAs("/v0/pipes/unlisted.json")},
+	{404, notFound, targetAs("/v0/pipes/narrow.csv")},
+	{404, notFound, targetAs("/v0/pipes/t_rows.json")},
+	{404, notFound, targetAs("/v0/sql?q=SELECT+1")},
 	{405, "method_not_allowed", func(_ *storm, a *ask, _ string) error { a.method = http.MethodDelete; return nil }},
 	{400, "bad_query", targetAs("/v0/pipes/rows.json?a=1;b=2")},
 	{400, "bad_query", targetAs("/v0/pipes/rows.json?a=%zz")},

@@ -59,7 +59,8 @@ func (r *Report) disturbed(name string) {
 }
 
 func (r *Report) take(l *ledger) {
-	defer l.lock()()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	r.Kinds, r.Reasons, r.Wrong, r.Wrongs = l.kinds, l.reasons, l.faults, l.bad
 }
 
@@ -82,9 +83,9 @@ func (r *Report) String() string {
 	var out strings.Builder
 	tw := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	row := func(name string, o Outcome) {
-		fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t\n", name, o.Right, o.Explained, o.NotAccepted, o.Wrong, o.Lost)
+		_, _ = fmt.Fprintf(tw, "%s\t%d\t%d\t%d\t%d\t%d\t\n", name, o.Right, o.Explained, o.NotAccepted, o.Wrong, o.Lost)
 	}
-	fmt.Fprintf(tw, "\tas it has to be\texplained by a fault\tnot accepted\twrong\tof them lost\t\n")
+	_, _ = fmt.Fprintf(tw, "\tas it has to be\texplained by a fault\tnot accepted\twrong\tof them lost\t\n")
 	for _, kind := range slices.Sorted(maps.Keys(r.Kinds)) {
 		row(kind, *r.Kinds[kind])
 	}

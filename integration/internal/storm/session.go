@@ -20,6 +20,9 @@ type session struct {
 	renew      time.Time
 }
 
+// admin is the role that the pipe `staff` asks for, without its prefix.
+const admin = "admin"
+
 // life is how long a token lives, as Clerk's do.
 const life = devstack.SessionLifetime
 
@@ -28,7 +31,7 @@ func (st *storm) signUp() {
 	for n := range st.Sessions {
 		role := "member"
 		if n/st.Tenants%4 == 0 {
-			role = "admin"
+			role = admin
 		}
 		st.sessions = append(st.sessions, &session{
 			org: fmt.Sprintf("org_storm_%06d", n%st.Tenants), user: fmt.Sprintf("user_storm_%06d", n), id: fmt.Sprintf("sess_storm_%06d", n), role: role,

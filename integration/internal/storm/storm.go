@@ -97,7 +97,7 @@ func (st *storm) close() {
 	}
 }
 
-const redisPassword = "planted-redis-password-5Tq8vXw2" //nolint:gosec // that of a Redis in this process
+const redisPassword = "planted-redis-password-5Tq8vXw2"
 
 // start starts the stand-ins and the edge, and signs everybody in.
 func (st *storm) start(ctx context.Context) error {
