@@ -10,6 +10,10 @@ BENCHFLAGS ?=
 CASES    ?= 100000
 WIRE     ?= 10000
 WIRE2    ?= $(WIRE)
+
+# For the storm and the floods, such as STORMFLAGS='-duration 1m -seed 7' and FLOODFLAGS='-rounds 3 -tenants 0'.
+STORMFLAGS ?=
+FLOODFLAGS ?=
 # Caddy's releases are built with these tags: they leave out the databases of its internal certificate authority.
 TAGS     ?= nobadger,nomysql,nopgx
 LINT      = $(GO) tool -modfile=tools/golangci/go.mod golangci-lint
@@ -20,7 +24,7 @@ RACE      = $(shell $(GO) list -race errors >/dev/null 2>&1 && echo -race)
 RACE_NOTE = @test -n "$(RACE)" || echo "note: no C compiler (or no race detector for this platform): testing without -race"
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test integration lint fmt reference fuzz bench cover ci dashboard isolation licences notices sbom packaging
+.PHONY: help build demo test integration lint fmt reference fuzz bench cover ci dashboard isolation licences notices sbom packaging storm floods
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +72,12 @@ fuzz: ## fuzz every target for FUZZTIME (10s)
 bench: ## run the benchmarks of the code, then of the binary; BENCH=regexp picks some of the first
 	$(GO) test -tags $(TAGS) -run '^$$' -bench '$(BENCH)' -benchmem ./...
 	$(GO) run ./integration/bench $(BENCHFLAGS)
+
+storm: ## ten minutes of mixed traffic through the binary while all around it fails in turn; each answer is checked
+	$(GO) run ./integration/storm $(STORMFLAGS)
+
+floods: ## flood the binary with what strangers can send, and print what that costs (some minutes; Linux)
+	$(GO) run ./integration/floods $(FLOODFLAGS)
 
 cover: ## measure what the tests cover; the report is coverage.html
 	$(GO) test -tags $(TAGS) -coverpkg=./caddytinybird/...,./internal/... -coverprofile=coverage.out ./...

@@ -16,14 +16,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/integration/internal/rig"
 )
 
 // contender is what a round measures.
 type contender struct {
 	name    string
 	addr    string
-	process *process // nil for the upstream alone
-	once    bool     // each request is sent once, however long that takes
+	process *rig.Process // nil for the upstream alone
+	once    bool         // each request is sent once, however long that takes
 }
 
 // measurement is one contender in one round.
@@ -210,15 +212,7 @@ func split(request []byte) (path, authorization string) {
 	return target, authorization
 }
 
-// quantile returns the value below which a share of the durations lies; they are sorted.
-func quantile(sorted []time.Duration, share float64) time.Duration {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[min(len(sorted)-1, int(share*float64(len(sorted))))]
-}
-
 func measured(took []time.Duration, elapsed time.Duration) measurement {
 	slices.Sort(took)
-	return measurement{requests: len(took), elapsed: elapsed, p50: quantile(took, 0.5), p99: quantile(took, 0.99)}
+	return measurement{requests: len(took), elapsed: elapsed, p50: rig.Quantile(took, 0.5), p99: rig.Quantile(took, 0.99)}
 }

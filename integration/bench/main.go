@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/integration/internal/rig"
 )
 
 // options are the command line's.
@@ -82,7 +84,7 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	if err := say(w, fmt.Sprintf("%d rounds of %s, %d connections, %s\n", o.rounds, o.duration, o.connections, machine())); err != nil {
+	if err := say(w, fmt.Sprintf("%d rounds of %s, %d connections, %s\n", o.rounds, o.duration, o.connections, rig.Machine())); err != nil {
 		return err
 	}
 	for _, protocol := range o.protocols {
@@ -125,12 +127,12 @@ func (b *bench) compare(ctx context.Context, protocol string, n int) (*table, er
 	requests := b.requests(n)
 	contenders := []contender{
 		{name: "direct", addr: s.upstream},
-		{name: "bare", addr: s.bare.addr, process: s.bare},
-		{name: "edge", addr: s.edge.addr, process: s.edge},
+		{name: "bare", addr: s.bare.Addr, process: s.bare},
+		{name: "edge", addr: s.edge.Addr, process: s.edge},
 	}
 	names := []string{"direct", "bare", "edge"}
 	if s.edge1 != nil {
-		contenders = append(contenders, contender{name: edgeUp1, addr: s.edge1.addr, process: s.edge1})
+		contenders = append(contenders, contender{name: edgeUp1, addr: s.edge1.Addr, process: s.edge1})
 		names = append(names, edgeUp1)
 	}
 	t := newTable(fmt.Sprintf("%s, %d sessions", protocol, n), "bare", names...)
@@ -183,9 +185,9 @@ func (b *bench) compareCold(ctx context.Context, protocol string) (*table, error
 
 func (b *bench) coldRound(ctx context.Context, s *setup, t *table, round int, warm, cold [][]byte) error {
 	contenders := []contender{
-		{name: "bare", addr: s.bare.addr, process: s.bare},
-		{name: "edge", addr: s.edge.addr, process: s.edge},
-		{name: "cold", addr: s.edge.addr, process: s.edge, once: true},
+		{name: "bare", addr: s.bare.Addr, process: s.bare},
+		{name: "edge", addr: s.edge.Addr, process: s.edge},
+		{name: "cold", addr: s.edge.Addr, process: s.edge, once: true},
 	}
 	before, cold := cold[:len(cold)/2], cold[len(cold)/2:]
 	for i, requests := range [][][]byte{warm, warm, before} {

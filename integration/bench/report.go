@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/integration/internal/rig"
 )
 
 // table is what was measured of some contenders, round by round.
@@ -120,7 +122,7 @@ func newVerification() (*verification, error) {
 // core at work. A core that shares its parts with a busy one takes longer for the same. This process does nothing else meanwhile.
 func (v *verification) cost() (time.Duration, error) {
 	const times = 20_000
-	before, err := ownCPU()
+	before, err := rig.OwnCPU()
 	if err != nil {
 		return 0, err
 	}
@@ -138,6 +140,6 @@ func (v *verification) cost() (time.Duration, error) {
 	if err := wg.Wait(); err != nil {
 		return 0, err //nolint:wrapcheck // wrapped above
 	}
-	after, err := ownCPU()
+	after, err := rig.OwnCPU()
 	return (after - before) / time.Duration(times*runtime.GOMAXPROCS(0)), err
 }

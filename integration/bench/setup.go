@@ -2,29 +2,22 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/integration/internal/rig"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
 
@@ -103,8 +96,8 @@ type setup struct {
 	protocol   string
 	upstream   string
 	look       *upstream
-	bare, edge *process
-	edge1      *process // the edge as it is by default, with HTTP/1.1 to Tinybird, if the others use HTTP/2; else nil
+	bare, edge *rig.Process
+	edge1      *rig.Process // the edge as it is by default, with HTTP/1.1 to Tinybird, if the others use HTTP/2; else nil
 	dial       func(addr string) func(context.Context) (client, error)
 }
 
@@ -132,10 +125,10 @@ func (b *bench) close() {
 
 // prepare builds what takes long: the binary and the sessions.
 func (b *bench) prepare(ctx context.Context) error {
-	if err := b.makeCertificate(); err != nil {
+	var err error
+	if b.cert, b.roots, err = rig.Certificate(b.home); err != nil {
 		return err
 	}
-	var err error
 	if b.plain, err = startPlain(ctx); err != nil {
 		return err
 	}
@@ -143,10 +136,8 @@ func (b *bench) prepare(ctx context.Context) error {
 		return err
 	}
 	if b.binary == "" {
-		b.binary = filepath.Join(b.home, "caddy")
-		build := exec.CommandContext(ctx, "go", "build", "-tags", "nobadger,nomysql,nopgx", "-o", b.binary, "./cmd/caddy") //nolint:gosec // into a directory of our own
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build ./cmd/caddy (run this from the repository's root): %w\n%s", err, out)
+		if b.binary, err = rig.Build(ctx, b.home); err != nil {
+			return err
 		}
 	}
 	return b.signIn(max(2*b.cold, maxOf(b.sessions)))
@@ -219,23 +210,23 @@ func (b *bench) start(ctx context.Context, protocol string) (*setup, error) {
 		"TINYBIRD_SIGNING_KEY=" + b.stack.API.SigningKey(),
 	}
 	var err error
-	if s.bare, err = startCaddy(ctx, b.binary, b.home, "bare", configHead+fmt.Sprintf(site, fmt.Sprintf(bareDirective, with)), env); err != nil {
+	if s.bare, err = rig.Start(ctx, b.binary, b.home, "bare", configHead+fmt.Sprintf(site, fmt.Sprintf(bareDirective, with)), env, nil); err != nil {
 		return nil, err
 	}
-	if s.edge, err = startCaddy(ctx, b.binary, b.home, "edge", configHead+fmt.Sprintf(site, fmt.Sprintf(edgeDirective, with)), env); err != nil {
+	if s.edge, err = rig.Start(ctx, b.binary, b.home, "edge", configHead+fmt.Sprintf(site, fmt.Sprintf(edgeDirective, with)), env, nil); err != nil {
 		s.stop()
 		return nil, err
 	}
-	proxies := []*process{s.edge}
+	proxies := []*rig.Process{s.edge}
 	if protocol == "h2" {
-		if s.edge1, err = startCaddy(ctx, b.binary, b.home, "edge1", configHead+fmt.Sprintf(site, fmt.Sprintf(edgeDirective, trust1)), env); err != nil {
+		if s.edge1, err = rig.Start(ctx, b.binary, b.home, "edge1", configHead+fmt.Sprintf(site, fmt.Sprintf(edgeDirective, trust1)), env, nil); err != nil {
 			s.stop()
 			return nil, err
 		}
 		proxies = append(proxies, s.edge1)
 	}
 	for _, p := range proxies {
-		if err := b.gate(ctx, s, p.addr); err != nil {
+		if err := b.gate(ctx, s, p.Addr); err != nil {
 			s.stop()
 			return nil, fmt.Errorf("before any timing: %w", err)
 		}
@@ -244,9 +235,9 @@ func (b *bench) start(ctx context.Context, protocol string) (*setup, error) {
 }
 
 func (s *setup) stop() {
-	for _, p := range []*process{s.bare, s.edge, s.edge1} {
+	for _, p := range []*rig.Process{s.bare, s.edge, s.edge1} {
 		if p != nil {
-			p.stop()
+			p.Stop()
 		}
 	}
 }
@@ -326,7 +317,7 @@ func (b *bench) measure(ctx context.Context, s *setup, c contender, requests [][
 	var before time.Duration
 	var err error
 	if c.process != nil {
-		if before, err = c.process.cpu(); err != nil {
+		if before, err = c.process.CPU(); err != nil {
 			return measurement{}, err
 		}
 	}
@@ -339,12 +330,12 @@ func (b *bench) measure(ctx context.Context, s *setup, c contender, requests [][
 	if c.process == nil {
 		return m, nil
 	}
-	after, err := c.process.cpu()
+	after, err := c.process.CPU()
 	if err != nil {
 		return measurement{}, err
 	}
 	m.cpu = after - before
-	m.rss, err = c.process.rss()
+	m.rss, err = c.process.RSS()
 	return m, err
 }
 
@@ -356,10 +347,10 @@ func (b *bench) profileEdge(ctx context.Context, s *setup, requests [][]byte) er
 	const seconds = 5
 	done := make(chan error, 1)
 	go func() {
-		_, err := load(ctx, b.connections, s.dial(s.edge.addr), &source{requests: requests, deadline: time.Now().Add((seconds + 1) * time.Second)})
+		_, err := load(ctx, b.connections, s.dial(s.edge.Addr), &source{requests: requests, deadline: time.Now().Add((seconds + 1) * time.Second)})
 		done <- err
 	}()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.edge.admin, seconds), http.NoBody)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.edge.Admin, seconds), http.NoBody)
 	if err != nil {
 		return fmt.Errorf("profile: %w", err)
 	}
@@ -373,35 +364,4 @@ func (b *bench) profileEdge(ctx context.Context, s *setup, requests [][]byte) er
 		return fmt.Errorf("profile: %w", err)
 	}
 	return errors.Join(os.WriteFile(b.profile, raw, 0o600), <-done)
-}
-
-// makeCertificate makes a certificate for loopback.
-func (b *bench) makeCertificate() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(48 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
-	if b.cert, err = tls.X509KeyPair(certPEM, keyPEM); err != nil {
-		return fmt.Errorf("certificate: %w", err)
-	}
-	b.roots = x509.NewCertPool()
-	b.roots.AppendCertsFromPEM(certPEM)
-	return errors.Join(
-		os.WriteFile(filepath.Join(b.home, "cert.pem"), certPEM, 0o600),
-		os.WriteFile(filepath.Join(b.home, "key.pem"), keyPEM, 0o600))
 }

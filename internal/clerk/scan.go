@@ -47,6 +47,9 @@ func (d document) scan(names []string) (map[string]any, error) {
 
 // tooDeep reports whether objects and lists are nested too deeply. It says nothing about what is no JSON.
 func tooDeep(doc []byte) bool {
+	if len(doc) <= maxDepth { // as every token is, unless its size is set to more
+		return false
+	}
 	depth, text := 0, false
 	for i := 0; i < len(doc); i++ {
 		switch c := doc[i]; {
@@ -122,14 +125,20 @@ func (c *cursor) value() string {
 // isEnd reports whether the byte ends a value by itself: that of a string, list or object.
 func isEnd(c byte) bool { return c == '"' || c == ']' || c == '}' }
 
-// text goes past a string.
+// text goes past a string. It looks at nothing twice, whatever is escaped: the quote that was found ends the string unless it is.
 func (c *cursor) text() {
-	for c.at++; c.doc[c.at] != '"'; c.at++ {
-		if c.doc[c.at] == '\\' {
-			c.at++
-		}
-	}
 	c.at++
+	for quote := -1; ; {
+		if quote < c.at {
+			quote = c.at + strings.IndexByte(c.doc[c.at:], '"')
+		}
+		escape := strings.IndexByte(c.doc[c.at:quote], '\\')
+		if escape < 0 {
+			c.at = quote + 1
+			return
+		}
+		c.at += escape + 2
+	}
 }
 
 // shallow is a value as object makes it, unless it is composite.
