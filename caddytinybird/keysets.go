@@ -175,7 +175,11 @@ func (s *keySet) observe(e jwks.Event) {
 		metrics.refreshed(e.Err)
 	}
 	if e.Err != nil {
-		if c := log.Check(zap.WarnLevel, "keys of Clerk could not be loaded"); c != nil {
+		message := "keys of Clerk could not be loaded"
+		if e.Source == jwks.SourceStore {
+			message = "Caddy's storage did not give or take the keys of Clerk"
+		}
+		if c := log.Check(zap.WarnLevel, message); c != nil {
 			c.Write(zap.String("url", e.URL), zap.String("source", e.Source), zap.Error(e.Err), zap.Duration("next_try", e.Next))
 		}
 		s.tellFailed(e)
