@@ -10,7 +10,6 @@ BENCHFLAGS ?=
 CASES    ?= 100000
 WIRE     ?= 10000
 WIRE2    ?= $(WIRE)
-
 # For the storm and the floods, such as STORMFLAGS='-duration 1m -seed 7' and FLOODFLAGS='-rounds 3 -tenants 0'.
 STORMFLAGS ?=
 FLOODFLAGS ?=

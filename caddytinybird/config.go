@@ -127,7 +127,8 @@ type Limits struct {
 	// The largest answer that is kept, in bytes as it comes from Tinybird. Larger ones are passed on as without a `cache`. Default: 1048576.
 	CacheEntrySize int64 `json:"cache_entry_size,omitempty"`
 
-	// The largest accepted body of rows for `events`, in bytes, unpacked. Default: 10485760, which is Tinybird's own limit.
+	// The largest accepted body of rows for `events`, in bytes, unpacked. With its stamps it may have twice as many. Default: 10485760, which is
+	// Tinybird's own limit.
 	EventsSize int64 `json:"events_size,omitempty"`
 }
 

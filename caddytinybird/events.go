@@ -110,7 +110,7 @@ func (h *Handler) provisionEvents() error {
 	if len(h.Events) == 0 {
 		return nil
 	}
-	c := ingest.Config{CheckPlaceholder: clerk.CheckPlaceholder}
+	c := ingest.Config{CheckPlaceholder: clerk.CheckPlaceholder, MaxBody: h.eventsSize()}
 	for i := range h.Events {
 		e := &h.Events[i]
 		if e.AppendToken == "" {

@@ -173,6 +173,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	x := &exchange{pipe: otherPipe}
 	x.visitor = visitorOf(r, &x.own)
+	watchBody(r)
 	x.follow(r)
 	if h.cors.answers(w, r) {
 		h.preflight(r, x)

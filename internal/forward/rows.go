@@ -96,9 +96,9 @@ func (b *Batch) request() Request {
 func (x *exchange) receive(h http.Header, resp *http.Response) (Receipt, error) {
 	dropSecrets(resp.Header, x.token)
 	switch status := resp.StatusCode; {
-	case status >= 500, status == http.StatusRequestTimeout:
+	case status >= 500, status < 200, status == http.StatusRequestTimeout:
 		return Receipt{Fate: FateUnknown}, x.refusal(h, resp)
-	case status < 200, status > 299:
+	case status > 299:
 		return Receipt{Fate: FateRefused}, x.refusal(h, resp)
 	}
 	r := Receipt{Fate: FateTaken, Status: resp.StatusCode}

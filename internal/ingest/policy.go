@@ -34,11 +34,14 @@ type Config struct {
 	// CheckPlaceholder tells whether a placeholder (without braces) comes from the verified identity. It is what keeps
 	// values that the client controls out of stamps; nil refuses every placeholder.
 	CheckPlaceholder func(name string) error
+	// MaxBody is the largest body, unpacked, in bytes; 0 is DefaultMaxBody. With its stamps it may have twice that.
+	MaxBody int64
 }
 
 // Policy is a checked configuration. It is immutable and safe for concurrent use.
 type Policy struct {
 	sources map[string]*source
+	most    int64 // how much of one body goes up, in bytes
 }
 
 type source struct {
@@ -55,7 +58,10 @@ type stamp struct {
 
 // NewPolicy checks c and returns its policy. Errors name the option at fault and what to write instead, and hold no token.
 func NewPolicy(c Config) (*Policy, error) {
-	p := &Policy{sources: make(map[string]*source)}
+	if c.MaxBody <= 0 {
+		c.MaxBody = DefaultMaxBody
+	}
+	p := &Policy{sources: make(map[string]*source), most: maxGrowth * c.MaxBody}
 	for _, sc := range c.Sources {
 		if len(sc.Names) == 0 {
 			return nil, errors.New("events has no name: write the name of the data source in Tinybird")
@@ -120,6 +126,7 @@ type Grant struct {
 
 	fields []string // the stamped ones
 	stamps []byte   // as members of a JSON object, without its braces
+	most   int64    // how much of one body goes up, in bytes
 }
 
 // Authorize decides whether s may send rows to the data source, and what they are stamped with. The error is always an
@@ -130,7 +137,7 @@ func (p *Policy) Authorize(datasource string, s tinybird.Subject) (*Grant, error
 	if !ok {
 		return nil, apierr.NoEndpoint()
 	}
-	g := &Grant{Datasource: src.name, Token: src.token}
+	g := &Grant{Datasource: src.name, Token: src.token, most: p.most}
 	for i := range src.stamps {
 		st := &src.stamps[i]
 		v, err := st.Resolve(s.Lookup)

@@ -14,6 +14,10 @@ import (
 // maxBatch is how much goes to Tinybird at a time, in bytes. Only a batch of a single row can be larger, by its stamps.
 const maxBatch = 1 << 20
 
+// maxGrowth is by how much a body may grow with its stamps. Rows that are as long as their stamps double it; a body of nothing but
+// empty rows would become thirty times as large.
+const maxGrowth = 2
+
 // Result is what became of the rows of a body.
 type Result struct {
 	Status      int // of Tinybird's answer to the last batch
@@ -46,7 +50,8 @@ type sender struct {
 	rows  *reader
 	send  func([]byte) (forward.Receipt, error)
 	batch []byte
-	count int // rows in the batch
+	count int   // rows in the batch
+	up    int64 // bytes of all batches
 }
 
 func (s *sender) all() error {
@@ -59,6 +64,9 @@ func (s *sender) all() error {
 			return s.refuse(err, s.rows.n)
 		}
 		need := len(row) + s.growth()
+		if s.up += int64(need); s.up > s.most {
+			return s.refuse(grownTooLarge(s.most), s.rows.n)
+		}
 		if s.count > 0 && len(s.batch)+need > maxBatch {
 			if err := s.flush(s.rows.n); err != nil {
 				return err
@@ -76,6 +84,11 @@ func (s *sender) all() error {
 		return s.refuse(apierr.New(http.StatusBadRequest, apierr.BadBody, "The body has no rows. Send at least one JSON object."), 0)
 	}
 	return s.flush(s.rows.n + 1)
+}
+
+func grownTooLarge(most int64) *apierr.Error {
+	return apierr.New(http.StatusRequestEntityTooLarge, apierr.BodyTooLarge,
+		fmt.Sprintf("With what is added to each row there are more than %d bytes. Send fewer rows at a time.", most))
 }
 
 // flush sends the batch, whose last row is the one before next.

@@ -28,10 +28,11 @@ func newClient(c *http.Client) (client *http.Client, owned bool) {
 			DialContext:            (&net.Dialer{Timeout: fetchTimeout}).DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    fetchTimeout,
-			IdleConnTimeout:        30 * time.Second,
-			MaxIdleConns:           1,
 			MaxResponseHeaderBytes: 64 << 10,
 			ForceAttemptHTTP2:      true,
+			// Fetches are rare. A kept connection saves nothing, and one of HTTP/2 that has died unnoticed would be asked again and
+			// again for as long as the system believes in it, a quarter of an hour.
+			DisableKeepAlives: true,
 		}
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -85,7 +85,7 @@ func (s *Set) seek(ctx context.Context, kid string) (jwkset.JWK, error) {
 	if s.misses.has(kid, s.Generation(), s.o.Now()) {
 		return jwkset.JWK{}, notFound(kid)
 	}
-	proven, err := s.ask(ctx)
+	proven, err := s.ask(ctx, func() bool { _, ok := s.Peek(kid); return ok })
 	// Also if nothing was asked: a fetch may have landed between the look above and then.
 	sn := s.snap.Load()
 	if k, ok := sn.lookup(kid); ok {
@@ -105,10 +105,11 @@ func (s *Set) seek(ctx context.Context, kid string) (jwkset.JWK, error) {
 	return jwkset.JWK{}, verdict
 }
 
-// ask waits for a fetch, if one can be had. proven says that the present keys are younger than the question: only
-// such an answer proves that the issuer does not know a key. The error is the reason why the wait ended early, or
-// errClosed if there will be no fetch any more.
-func (s *Set) ask(ctx context.Context) (proven bool, err error) {
+// ask waits for a fetch, if one can be had. One that is under way may have begun before the issuer published what is asked
+// for, so if it does not bring what was sought, one more is waited for, if the cooldown allows. proven says that the present
+// keys are younger than the question: only such an answer proves that the issuer does not know a key. The error is the
+// reason why the wait ended early, or errClosed if there will be no fetch any more.
+func (s *Set) ask(ctx context.Context, found func() bool) (proven bool, err error) {
 	if !s.enter() {
 		return false, errCrowd
 	}
@@ -116,6 +117,11 @@ func (s *Set) ask(ctx context.Context) (proven bool, err error) {
 	f, fresh := s.join()
 	if f != nil {
 		err = s.wait(ctx, f)
+	}
+	if f != nil && !fresh && err == nil && f.ok && !found() {
+		if f, fresh = s.join(); f != nil {
+			err = s.wait(ctx, f)
+		}
 	}
 	if f != nil && err == nil && f.ok {
 		return fresh, nil
@@ -140,6 +146,6 @@ func (s *Set) Refresh(ctx context.Context) (changed bool) {
 	gen := s.Generation()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.o.MaxWait, errWaited)
 	defer cancel()
-	_, _ = s.ask(ctx) // the generation tells, whatever ended the wait
+	_, _ = s.ask(ctx, func() bool { return s.Generation() != gen }) // the generation tells, whatever ended the wait
 	return s.Generation() != gen
 }
