@@ -100,7 +100,7 @@ func TestAttackAlgorithmAtTheSignature(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, f := p.open(signer{pub: &keyA().PublicKey, alg: algorithm})
+		_, f := p.open(signer{key: newRSAKey(&keyA().PublicKey), alg: algorithm})
 		return f
 	}
 	for _, alg := range []string{"none", "HS256", "PS256", "ES256", "EdDSA"} {

@@ -205,13 +205,13 @@ func TestSharedVerificationIsOfOneGeneration(t *testing.T) {
 		c := v.candidate(goodToken(t))
 		old := make(chan *failure, 1)
 		go func() {
-			_, f := v.share(c, v.issuers[0], signer{pub: &keyB().PublicKey, alg: algorithm, generation: 0})
+			_, f := v.share(c, v.issuers[0], signer{key: newRSAKey(&keyB().PublicKey), alg: algorithm, generation: 0})
 			old <- f
 		}()
 		synctest.Wait()
 		current := make(chan *failure, 1)
 		go func() {
-			_, f := v.share(c, v.issuers[0], signer{pub: &keyA().PublicKey, alg: algorithm, generation: 1})
+			_, f := v.share(c, v.issuers[0], signer{key: newRSAKey(&keyA().PublicKey), alg: algorithm, generation: 1})
 			current <- f
 		}()
 		synctest.Wait()

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -34,6 +35,7 @@ type issuer struct {
 	keys   KeySet
 	lookup keyfunc.Keyfunc
 	static *rsa.PublicKey // set if the token's kid plays no part
+	last   atomic.Pointer[rsaKey]
 }
 
 // settled is a Config with its defaults filled in.

@@ -27,7 +27,7 @@ func (i *issuer) signer(ctx context.Context, p *parsed) (signer, *failure) {
 		if fault == nil && p.alg() != algorithm { // what the key of the dashboard is for
 			fault = failKey
 		}
-		return signer{pub: i.static, alg: algorithm, generation: i.keys.Generation()}, fault
+		return signer{key: i.prepare(i.static), alg: algorithm, generation: i.keys.Generation()}, fault
 	}
 	if f := i.ready(ctx, p.kid(), fault); f != nil {
 		return signer{}, f
@@ -46,11 +46,22 @@ func (i *issuer) signer(ctx context.Context, p *parsed) (signer, *failure) {
 	default:
 		return s, failKey.because(err)
 	}
-	var ok bool
-	if s.pub, ok = key.(*rsa.PublicKey); !ok || s.pub.N.BitLen() < minKeyBits {
+	pub, ok := key.(*rsa.PublicKey)
+	if !ok || pub.N.BitLen() < minKeyBits {
 		return s, failKey.because(errUnusableKey)
 	}
+	s.key = i.prepare(pub)
 	return s, nil
+}
+
+// prepare makes the key ready to verify, unless it is the one that was used last. An instance has one key but for moments.
+func (i *issuer) prepare(pub *rsa.PublicKey) *rsaKey {
+	if k := i.last.Load(); k != nil && k.pub == pub {
+		return k
+	}
+	k := newRSAKey(pub)
+	i.last.Store(k)
+	return k
 }
 
 // ready waits until the key of that name is at hand, or else says why it is not. Only a header that can be that

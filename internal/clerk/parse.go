@@ -92,7 +92,7 @@ func (p *parsed) open(s signer) (claims, *failure) {
 	if !ok {
 		return nil, failAlgorithm
 	}
-	switch err := method.Verify(p.input, p.signature, s.pub); {
+	switch err := s.key.verify(method, p.input, p.signature); {
 	case errors.Is(err, rsa.ErrVerification):
 		return nil, failSignature
 	case err != nil:

@@ -2,7 +2,6 @@ package clerk
 
 import (
 	"context"
-	"crypto/rsa"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -129,7 +128,7 @@ func (v *Verifier) choose(unverified claims) *issuer {
 
 // signer is the key that must have signed a token.
 type signer struct {
-	pub        *rsa.PublicKey
+	key        *rsaKey
 	alg        string
 	generation uint64 // of the key set, from before it was asked
 }
