@@ -97,8 +97,8 @@ func withoutURL(err error) error {
 	return err
 }
 
-// printableURL is the part of a URL that may be shown.
-func printableURL(raw string) string {
+// PrintableURL is the part of a URL that may be shown: a query can hold a credential.
+func PrintableURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "(unreadable URL)"
