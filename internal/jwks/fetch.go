@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -63,7 +64,7 @@ func (s *Set) get(ctx context.Context) (doc []byte, header http.Header, err erro
 	req.Header.Set("User-Agent", "caddy-tinybird")
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return nil, nil, explain(ctx, withoutURL(err))
+		return nil, nil, explain(ctx, withoutEcho(withoutURL(err), req.URL))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -71,7 +72,7 @@ func (s *Set) get(ctx context.Context) (doc []byte, header http.Header, err erro
 	}
 	doc, err = io.ReadAll(io.LimitReader(resp.Body, s.o.MaxBody+1))
 	if err != nil {
-		return nil, nil, explain(ctx, err)
+		return nil, nil, explain(ctx, withoutEcho(err, req.URL))
 	}
 	if int64(len(doc)) > s.o.MaxBody {
 		return nil, nil, fmt.Errorf("the document is larger than %d bytes", s.o.MaxBody)
@@ -93,6 +94,17 @@ func explain(ctx context.Context, err error) error {
 func withoutURL(err error) error {
 	if ue, ok := errors.AsType[*url.Error](err); ok {
 		return ue.Err
+	}
+	return err
+}
+
+var errNoHTTP = errors.New("what came back is no HTTP")
+
+// withoutEcho returns err, or another one if its text holds the URL's query: net/http quotes what it took for an answer, and
+// that may be an echo of the request.
+func withoutEcho(err error, u *url.URL) error {
+	if u.RawQuery != "" && strings.Contains(err.Error(), u.RawQuery) {
+		return errNoHTTP
 	}
 	return err
 }
