@@ -235,6 +235,32 @@ func TestInspectCommandOffline(t *testing.T) {
 	}
 }
 
+// Attack: a credential in the address of the keys is read off the screen of whoever looks at a token.
+func TestAttackInspectKeysAddress(t *testing.T) {
+	t.Parallel()
+	s := newStack(t, devstack.Options{})
+	keys := s.IssuerURL + "/.well-known/jwks.json"
+	config := checkedCaddyfile(t, s, map[string]string{
+		"\tissuer " + s.IssuerURL: "\tissuer " + s.IssuerURL + "\njwks_url " + keys + "?key=marked-secret",
+	})
+	token, err := s.Issuer.Token("ada", devstack.AZP("https://app.example.com"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func(want string, args ...string) {
+		t.Helper()
+		out, stderr, _, err := commandWith(t, token+"\n", append([]string{"inspect", "--config", config}, args...)...)
+		if err != nil || !strings.Contains(out, want) || strings.Contains(out+stderr, "marked") {
+			t.Errorf("%v, want %q\n%s%s", err, want, out, stderr)
+		}
+	}
+	look("the signature is right: by " + keys)
+	look(`"by": "`+keys+`"`, "--json")
+	look("the keys at "+keys+" were not had", "--offline")
+	s.Issuer.SetDown(true)
+	look("the keys at " + keys + " were not had")
+}
+
 // TestInspectCommandInput: where the token may come from, and what is said about an argument.
 func TestInspectCommandInput(t *testing.T) {
 	t.Parallel()

@@ -14,6 +14,7 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/inspect"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 // judge finds out what the sites of a config would make of a token, by the code that decides about requests.
@@ -77,18 +78,19 @@ func (j *judge) keysAt(url string) *jwks.Fetched {
 		return f
 	}
 	f, err := jwks.Absent(errOffline), errOffline
+	printed := jwks.PrintableURL(url)
 	if !j.flags.offline {
-		j.step("the keys at " + url)
+		j.step("the keys at " + printed)
 		ctx, cancel := context.WithTimeout(j.ctx, j.flags.timeout)
 		f, err = jwks.Fetch(ctx, jwks.Options{URL: url})
 		cancel()
 	}
 	if err != nil {
-		j.known.NoKeys = fmt.Sprintf("the keys at %s were not had: %v", url, err)
+		j.known.NoKeys = tinybird.Printable(fmt.Sprintf("the keys at %s were not had: %v", printed, err))
 	}
 	for _, k := range f.Keys {
 		if pub, ok := k.Key().(*rsa.PublicKey); ok {
-			j.known.Keys = append(j.known.Keys, inspect.Key{ID: k.Marshal().KID, Public: pub, From: url})
+			j.known.Keys = append(j.known.Keys, inspect.Key{ID: k.Marshal().KID, Public: pub, From: printed})
 		}
 	}
 	j.sets[url] = f

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 var marks = map[Status]string{Pass: "✓", Fail: "✗", Unproven: "?", Skip: "-"}
@@ -21,7 +23,7 @@ func (r *Report) WriteText(w io.Writer) error {
 			p.text(&b)
 		}
 		for _, n := range s.Notes {
-			b.WriteString("\n  " + n + "\n")
+			b.WriteString("\n  " + tinybird.Printable(n) + "\n")
 		}
 		b.WriteString("\n")
 	}
@@ -42,7 +44,7 @@ func (p *PipeReport) text(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "\n  %s: %s\n", p.Pipe, verdict)
 	for _, c := range p.Checks {
-		b.WriteString("    " + marks[c.Status] + " " + c.line() + "\n")
+		b.WriteString("    " + marks[c.Status] + " " + tinybird.Printable(c.line()) + "\n")
 		if c.Fix != "" {
 			b.WriteString("      " + c.Fix + "\n")
 		}

@@ -129,9 +129,17 @@ const (
 const (
 	refusedRate  = 5 // a second
 	refusedBurst = 50
+	// maxAsking is how many credentials Clerk is asked about at a time. There are fewer than may be refused at once, so that
+	// none waits for the others as long as nothing is refused.
+	maxAsking = 32
+	// askingWait is how long one waits for its turn.
+	askingWait = 3 * time.Second
 )
 
-var errTooMany = errors.New("too many credentials were refused by Clerk just now, so it is not asked about more")
+var (
+	errTooMany = errors.New("too many credentials were refused by Clerk just now, so it is not asked about more")
+	errCrowd   = errors.New("too many wait for Clerk's answers already")
+)
 
 // exchanges makes each exchange once, however many requests ask for it, and remembers the outcome for a while.
 type exchanges struct {
@@ -139,6 +147,7 @@ type exchanges struct {
 	flight  singleflight.Group
 	done    *otter.Cache[digest, exchanged]
 	refused *rate.Limiter
+	asking  chan struct{} // holds one element for each question under way
 }
 
 func newExchanges(now func() time.Time) (*exchanges, error) {
@@ -154,7 +163,7 @@ func newExchanges(now func() time.Time) (*exchanges, error) {
 	if err != nil {
 		return nil, fmt.Errorf("exchange cache: %w", err)
 	}
-	return &exchanges{now: now, done: done, refused: rate.NewLimiter(refusedRate, refusedBurst)}, nil
+	return &exchanges{now: now, done: done, refused: rate.NewLimiter(refusedRate, refusedBurst), asking: make(chan struct{}, maxAsking)}, nil
 }
 
 func (e *exchanges) close() { e.done.StopAllGoroutines() }
@@ -167,14 +176,10 @@ func (e *exchanges) do(key digest, ask func() exchanged) exchanged {
 		if got, ok := e.done.GetIfPresent(key); ok { // made since the look-up
 			return got, nil
 		}
-		if e.refused.TokensAt(e.now()) < 1 {
-			return exchanged{err: errTooMany}, nil
+		got, asked := e.ask(ask)
+		if asked {
+			e.done.Set(key, got)
 		}
-		got := ask()
-		if got.err != nil && !isAway(got.err) {
-			e.refused.AllowN(e.now(), 1)
-		}
-		e.done.Set(key, got)
 		return got, nil
 	})
 	got, ok := value.(exchanged)
@@ -182,6 +187,27 @@ func (e *exchanges) do(key digest, ask func() exchanged) exchanged {
 		return exchanged{err: errors.New("no answer")}
 	}
 	return got
+}
+
+// ask makes the exchange unless too much was refused. All that is under way counts as if it will be: those that ask at the
+// same time would each find room for one more otherwise.
+func (e *exchanges) ask(ask func() exchanged) (got exchanged, asked bool) {
+	late := time.NewTimer(askingWait)
+	defer late.Stop()
+	select {
+	case e.asking <- struct{}{}:
+	case <-late.C:
+		return exchanged{err: errCrowd}, false
+	}
+	defer func() { <-e.asking }()
+	if e.refused.TokensAt(e.now()) < float64(len(e.asking)) {
+		return exchanged{err: errTooMany}, false
+	}
+	got = ask()
+	if got.err != nil && !isAway(got.err) {
+		e.refused.AllowN(e.now(), 1)
+	}
+	return got, true
 }
 
 // exchangeKey tells exchanges apart. Each part is hashed with its length, so that none can reach into the next.

@@ -3,7 +3,6 @@ package inspect
 import (
 	"encoding/json"
 	"strings"
-	"unicode"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
@@ -26,12 +25,7 @@ func (e *explainer) text(v any) string {
 	if tinybird.LooksSecret(s) || len(e.signature) >= minMark && strings.Contains(s, e.signature) || strings.Contains(s, e.token) {
 		return notShown
 	}
-	s = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || !unicode.IsPrint(r) && r != ' ' {
-			return '\uFFFD'
-		}
-		return r
-	}, s)
+	s = tinybird.Printable(s)
 	if len(s) > maxShown {
 		s = strings.ToValidUTF8(s[:maxShown], "") + "..."
 	}

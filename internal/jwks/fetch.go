@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -64,7 +65,7 @@ func (s *Set) get(ctx context.Context) (doc []byte, header http.Header, err erro
 	req.Header.Set("User-Agent", "caddy-tinybird")
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return nil, nil, explain(ctx, withoutURL(err))
+		return nil, nil, explain(ctx, withoutEcho(withoutURL(err), req.URL))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -72,7 +73,7 @@ func (s *Set) get(ctx context.Context) (doc []byte, header http.Header, err erro
 	}
 	doc, err = io.ReadAll(io.LimitReader(resp.Body, s.o.MaxBody+1))
 	if err != nil {
-		return nil, nil, explain(ctx, err)
+		return nil, nil, explain(ctx, withoutEcho(err, req.URL))
 	}
 	if int64(len(doc)) > s.o.MaxBody {
 		return nil, nil, fmt.Errorf("the document is larger than %d bytes", s.o.MaxBody)
@@ -98,8 +99,19 @@ func withoutURL(err error) error {
 	return err
 }
 
-// printableURL is the part of a URL that may be shown.
-func printableURL(raw string) string {
+var errNoHTTP = errors.New("what came back is no HTTP")
+
+// withoutEcho returns err, or another one if its text holds the URL's query: net/http quotes what it took for an answer, and
+// that may be an echo of the request.
+func withoutEcho(err error, u *url.URL) error {
+	if u.RawQuery != "" && strings.Contains(err.Error(), u.RawQuery) {
+		return errNoHTTP
+	}
+	return err
+}
+
+// PrintableURL is the part of a URL that may be shown: a query can hold a credential.
+func PrintableURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "(unreadable URL)"

@@ -181,3 +181,23 @@ func TestNothingListens(t *testing.T) {
 	}
 	wantNoKeys(t, s, "a")
 }
+
+// Attack: what listens at the address of the keys echoes what it is sent, net/http quotes that, and a credential in the address is in
+// the log.
+func TestAttackEchoOfTheAddress(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 "+r.URL.RequestURI()+"\r\n\r\n")
+		_ = conn.Close()
+	}))
+	defer srv.Close()
+	_, err := Fetch(t.Context(), Options{URL: srv.URL + "/jwks?key=marked-secret"})
+	if err == nil || strings.Contains(err.Error(), "marked") {
+		t.Error(err)
+	}
+}

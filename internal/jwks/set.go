@@ -137,7 +137,7 @@ func New(o Options) *Set {
 	o = o.withDefaults()
 	s := &Set{
 		o:       o,
-		url:     printableURL(o.URL),
+		url:     PrintableURL(o.URL),
 		misses:  newMisses(o.MaxMisses),
 		ready:   make(chan struct{}),
 		wake:    make(chan struct{}, 1),

@@ -66,7 +66,7 @@ func (r *run) issuerKeys(ctx context.Context, c *Clerk) []string {
 		}
 		seen = append(seen, i.KeysURL)
 		if r.o.Offline {
-			r.skip(CheckKeys, i.KeysURL, offline)
+			r.skip(CheckKeys, jwks.PrintableURL(i.KeysURL), offline)
 			whole = false
 			continue
 		}
@@ -81,9 +81,10 @@ func (r *run) issuerKeys(ctx context.Context, c *Clerk) []string {
 }
 
 func (r *run) keysAt(ctx context.Context, keysURL string, c *Clerk) []string {
+	shown := jwks.PrintableURL(keysURL)
 	f, ok := r.keys[keysURL]
 	if !ok {
-		r.o.Step("the keys at " + keysURL)
+		r.o.Step("the keys at " + shown)
 		f.start = r.o.Now()
 		limited, cancel := context.WithTimeout(ctx, r.o.Timeout)
 		f.keys, f.err = jwks.Fetch(limited, jwks.Options{URL: keysURL, Now: r.o.Now})
@@ -92,16 +93,16 @@ func (r *run) keysAt(ctx context.Context, keysURL string, c *Clerk) []string {
 		r.keys[keysURL] = f
 	}
 	if f.err != nil {
-		r.fail(CheckKeys, keysURL, f.err.Error(), "Check the publishable key (or issuer, jwks_url, proxy_url), and that this machine reaches that address.")
+		r.fail(CheckKeys, shown, f.err.Error(), "Check the publishable key (or issuer, jwks_url, proxy_url), and that this machine reaches that address.")
 		return nil
 	}
 	kids, described := describeKeys(f.keys)
 	text := plural(len(kids), "usable key") + ": " + list(described)
 	if f.keys.Skipped > 0 {
-		r.warn(CheckKeys, keysURL, fmt.Sprintf("%s; %d more cannot be used", text, f.keys.Skipped),
+		r.warn(CheckKeys, shown, fmt.Sprintf("%s; %d more cannot be used", text, f.keys.Skipped),
 			"Only RSA keys of at least 2048 bits for signatures can be used. Sessions signed with the others are refused.")
 	} else {
-		r.pass(CheckKeys, keysURL, text)
+		r.pass(CheckKeys, shown, text)
 	}
 	if u, err := url.Parse(keysURL); err == nil {
 		r.clock(u.Host, f.keys.Header, f.start, f.stop, c.ClockSkew, 0)

@@ -3,6 +3,9 @@ package preflight
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -297,5 +300,31 @@ func TestStyles(t *testing.T) {
 	}
 	if r.Count(true); r.OK {
 		t.Error("with strict a warning is none")
+	}
+}
+
+// Attack: whoever answers in an issuer's place steers the terminal of the operator who checks, and a credential in the address of the
+// keys is read off it.
+func TestAttackWhatIssuersWrite(t *testing.T) {
+	t.Parallel()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"keys":[{"kty":"RSA","kid":"ins_1\u001b[2J\u009b\u202e\nFAIL","n":%q,"e":"AQAB"}]}`, base64.RawURLEncoding.EncodeToString(key.N.Bytes()))
+	}))
+	t.Cleanup(srv.Close)
+	for name, o := range map[string]Options{"asked": {}, "offline": {Offline: true}} {
+		var steps string
+		o.Timeout, o.Step = time.Minute, func(what string) { steps += what }
+		report := New(o).Site(t.Context(), Site{Clerk: &Clerk{Issuers: []Issuer{{URL: srv.URL, KeysURL: srv.URL + "/jwks?key=marked-secret"}}}})
+		if c := find(report, CheckKeys); c.Subject != srv.URL+"/jwks" || strings.Contains(fmt.Sprint(report, steps), "marked") {
+			t.Errorf("%s: %+v\n%s", name, report, steps)
+		}
+		var out bytes.Buffer
+		if err := (&Report{Sites: []SiteReport{report}}).WriteText(&out, Style{}); err != nil || strings.ContainsAny(out.String(), "\x1b\u009b\u202e") || strings.Contains(out.String(), "\nFAIL") {
+			t.Errorf("%s: %v\n%q", name, err, out.String())
+		}
 	}
 }

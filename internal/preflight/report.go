@@ -5,6 +5,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 // Status is how a check ended.
@@ -144,9 +146,9 @@ func (r *Report) WriteText(w io.Writer, s Style) error {
 func (c *Check) text(b *strings.Builder, s Style, indent string) {
 	b.WriteString(indent + s.mark(c.Status) + c.Check)
 	if c.Subject != "" {
-		b.WriteString(" " + c.Subject)
+		b.WriteString(" " + tinybird.Printable(c.Subject))
 	}
-	b.WriteString(": " + c.Message + "\n")
+	b.WriteString(": " + tinybird.Printable(c.Message) + "\n")
 	if c.Fix != "" {
 		b.WriteString(indent + s.margin() + c.Fix + "\n")
 	}

@@ -10,7 +10,11 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 // Bounds of one answer of Tinybird's, in bytes.
@@ -18,6 +22,9 @@ const (
 	MaxDefinition = 4 << 20
 	MaxRows       = 16 << 20
 )
+
+// minPart is the length, in bytes, from which a part of a token is looked for in an error. Shorter ones are in many a text.
+const minPart = 8
 
 // What can be wrong with an answer.
 var (
@@ -63,7 +70,7 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, token s
 	r.Header.Set("Accept", "application/json")
 	res, err := c.Transport.RoundTrip(r)
 	if err != nil {
-		return Response{}, c.failed(ctx, err)
+		return Response{}, c.failed(ctx, err, token)
 	}
 	defer res.Body.Close()
 	if limit == 0 {
@@ -72,16 +79,23 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, token s
 	body, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
 	switch {
 	case err != nil:
-		return Response{}, c.failed(ctx, err)
+		return Response{}, c.failed(ctx, err, token)
 	case int64(len(body)) > limit:
 		return Response{}, ErrTooBig
 	}
 	return Response{res.StatusCode, body, res.Header}, nil
 }
 
-func (c *Client) failed(ctx context.Context, err error) error {
+// errEcho takes the place of an error that quotes what came for an answer, such as an echo of the request.
+var errEcho = errors.New("no HTTP came back, but something that holds a token")
+
+func (c *Client) failed(ctx context.Context, err error, token string) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return ErrTimeout
+	}
+	text := err.Error()
+	if tinybird.LooksSecret(text) || slices.ContainsFunc(strings.Split(token, "."), func(part string) bool { return len(part) >= minPart && strings.Contains(text, part) }) {
+		err = errEcho
 	}
 	return fmt.Errorf("ask Tinybird at %s: %w", c.Base.Host, err)
 }

@@ -3,6 +3,7 @@ package tbapi
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -127,5 +128,50 @@ func TestWorkspace(t *testing.T) {
 	}
 	if _, status, err := c.Read(t.Context(), "top_pages", "p.wrong", nil); err != nil || status != 403 {
 		t.Errorf("%d %v", status, err)
+	}
+}
+
+// Attack: what listens at the address of the API is no HTTP server and echoes what it is sent. net/http quotes that in its errors, and
+// the signing key would be on the screen or in the log of a pipeline.
+func TestAttackEchoOfTheSigningKey(t *testing.T) {
+	t.Parallel()
+	const key = "p.eyJ1IjoieCJ9.c2lnbmF0dXJlLXNpZ25hdHVyZQ"
+	for name, write := range map[string]func(header string) string{
+		"as it is":         func(header string) string { return header },
+		"as a status line": func(header string) string { return "HTTP/1.1 " + strings.ReplaceAll(header, "\r\n", " ") + "\r\n\r\n" },
+		"as a status":      func(string) string { return "HTTP/1.1 " + key + "\r\n\r\n" },
+		"as a broken field": func(header string) string {
+			return "HTTP/1.1 200 OK\r\n" + strings.ReplaceAll(header, ":", "") + "\r\n\r\n"
+		},
+		"as a length": func(string) string { return "HTTP/1.1 200 OK\r\nContent-Length: " + key + "\r\n\r\n" },
+		"its end as an encoding": func(string) string {
+			return "HTTP/1.1 200 OK\r\nTransfer-Encoding: " + key[strings.LastIndex(key, ".")+1:] + "\r\n\r\n"
+		},
+	} {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				room := make([]byte, 4<<10)
+				n, _ := conn.Read(room)
+				_, header, _ := strings.Cut(string(room[:n]), "\r\n")
+				_, _ = io.WriteString(conn, write(strings.TrimSpace(header)))
+				_ = conn.Close()
+			}
+		}()
+		tr := &http.Transport{DisableKeepAlives: true}
+		c := client(tr)
+		c.Base, c.Token = &url.URL{Scheme: "http", Host: l.Addr().String()}, key
+		_, err = c.Definition(t.Context(), "p")
+		if err == nil || strings.Contains(err.Error(), "eyJ1") || strings.Contains(err.Error(), "c2ln") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

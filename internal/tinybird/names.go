@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // maxName is the longest name of a pipe or parameter, in bytes.
@@ -43,6 +44,19 @@ func LooksSecret(text string) bool {
 		}
 	}
 	return false
+}
+
+// Printable is text that others wrote, such as a server in an error, as a terminal may get it: on one line, without codes that steer it.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return unicode.ReplacementChar
+		}
+		return r
+	}, text)
 }
 
 // Shown quotes text of the operator's for an error. A key pasted into the wrong place must not end up in a

@@ -1,0 +1,158 @@
+package clerk
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/bapi"
+)
+
+// fakeBackend is Clerk's Backend API: it gives cookies, or an error.
+type fakeBackend struct {
+	cookies []string
+	err     error
+	takes   time.Duration
+	calls   atomic.Int64
+}
+
+func (b *fakeBackend) HandshakePayload(context.Context, string) ([]string, error) {
+	b.calls.Add(1)
+	time.Sleep(b.takes) //nolint:forbidigo // the bubble's clock, which nothing waits for
+	return b.cookies, b.err
+}
+
+func (b *fakeBackend) RefreshSession(ctx context.Context, _ bapi.Refresh) ([]string, error) {
+	return b.HandshakePayload(ctx, "")
+}
+
+// newTestSite returns a site of a production instance whose keys are at hand. Its clock stands still at testNow.
+func newTestSite(t *testing.T, b *fakeBackend, now func() time.Time) *Site {
+	t.Helper()
+	v := newVerifier(t, Config{
+		PublishableKey: testKey, Now: now,
+		Issuers: []Issuer{{URL: testIssuer, Keys: newFakeKeys(t, testKid, &keyA().PublicKey)}},
+	})
+	s, err := NewSite(v, SiteConfig{Handshake: true, Backend: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func standing() time.Time { return testNow }
+
+// visitWith is a request of a browser with these cookies, for a page or for something else.
+func visitWith(t *testing.T, s *Site, dest string, cookies ...string) *Outcome {
+	t.Helper()
+	r := request(t, "https://app.example.com/", http.Header{"Cookie": {strings.Join(cookies, "; ")}, "Sec-Fetch-Dest": {dest}})
+	return s.Authenticate(r, PublicURL(r, false))
+}
+
+// Attack: a handshake that is planted in a cookie takes effect by an image or a script of another site, which nobody sees.
+func TestAttackHandshakeNeedsAPage(t *testing.T) {
+	t.Parallel()
+	cookie := "__session=" + goodToken(t)
+	handshake := sign(t, keyA(), testHeader(nil), object{"handshake": []string{cookie}})
+	for name, planted := range map[string]string{"token": handshakeToken + "=" + handshake, "nonce": handshakeNonce + "=n1"} {
+		for _, dest := range []string{"empty", "image", "script", "Document", "object", "embed"} {
+			b := &fakeBackend{cookies: []string{cookie}}
+			o := visitWith(t, newTestSite(t, b, standing), dest, planted)
+			if o.Status != SignedOut || len(o.Cookies) > 0 || b.calls.Load() != 0 {
+				t.Errorf("%s for %s: %s with %d cookies, Clerk was asked %d times", name, dest, o.Status, len(o.Cookies), b.calls.Load())
+			}
+		}
+		if o := visitWith(t, newTestSite(t, &fakeBackend{cookies: []string{cookie}}, standing), "document", planted); o.Status != SignedIn {
+			t.Errorf("%s for a page: %s %s", name, o.Status, o.Reason)
+		}
+	}
+}
+
+// Attack: a cookie of a handshake that is more than one field of the answer's header, or another site's cookie.
+func TestAttackDirectives(t *testing.T) {
+	t.Parallel()
+	good := "__session=" + goodToken(t) + "; Path=/"
+	for _, bad := range []string{
+		"__client_uat=1\r\nX-Evil: 1", "__client_uat=1\nX: 1", "__client_uat=\x00", "__client_uat=\x7f", "__client_uat=é",
+		"session=1", "__Session=1", "__session_other=1", "__client=1", " __session=1", "",
+	} {
+		o := visitWith(t, newTestSite(t, &fakeBackend{cookies: []string{good, bad}}, standing), "document", handshakeNonce+"=n1")
+		if o.Status != SignedIn || len(o.Cookies) != 1 || o.Cookies[0] != good || o.Notice == nil {
+			t.Errorf("%q: %s with %q, %v", bad, o.Status, o.Cookies, o.Notice)
+		}
+	}
+}
+
+// Attack: one user's expired session is exchanged for the session of another, such as by mixing up answers.
+func TestAttackRefreshGivesAnotherUser(t *testing.T) {
+	t.Parallel()
+	now := testNow.Unix()
+	expired := sign(t, keyA(), testHeader(nil), testClaims(object{"iat": now - 120, "nbf": now - 130, "exp": now - 60}))
+	cookies := []string{"__session=" + expired, "__client_uat=1", "__refresh" + testSuffix + "=r1"}
+	for user, want := range map[string]string{"user_1": SignedIn, "user_2": SignedOut} {
+		fresh := sign(t, keyA(), testHeader(nil), testClaims(object{"sub": user}))
+		o := visitWith(t, newTestSite(t, &fakeBackend{cookies: []string{"__session=" + fresh}}, standing), "empty", cookies...)
+		if o.Status != want || want == SignedOut && (len(o.Cookies) > 0 || o.Refusal.Code != apierr.TokenExpired) {
+			t.Errorf("%s: %s, %q, %v", user, o.Status, o.Cookies, o.Refusal)
+		}
+	}
+}
+
+// Attack: made-up nonces, many at a time, use up what Clerk answers for the whole instance, so that the application's own backend
+// gets nothing. They must not be asked about faster than what is promised, however they come.
+func TestAttackFloodOfNonces(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{err: &bapi.Error{Status: http.StatusNotFound, Code: "resource_not_found"}, takes: 100 * time.Millisecond}
+		s := newTestSite(t, b, time.Now)
+		start := time.Now()
+		var all sync.WaitGroup
+		for i := range 400 {
+			all.Go(func() {
+				for n := 0; time.Since(start) < 10*time.Second; n++ {
+					nonce := fmt.Sprintf("n%d.%d", i, n)
+					s.exchanges.do(exchangeKey("nonce", nonce), func() exchanged {
+						list, err := b.HandshakePayload(t.Context(), nonce)
+						return exchanged{cookies: list, err: err}
+					})
+					time.Sleep(50 * time.Millisecond) //nolint:forbidigo // the bubble's clock
+				}
+			})
+		}
+		all.Wait()
+		took := time.Since(start)
+		if most := refusedBurst + int64(refusedRate*took.Seconds()) + 1; b.calls.Load() > most || b.calls.Load() < refusedBurst {
+			t.Errorf("Clerk was asked %d times in %v, want at most %d", b.calls.Load(), took, most)
+		}
+		s.Close()
+	})
+}
+
+// TestManyNoncesThatAreGood: a crowd that comes back from Clerk all at once is let in, each.
+func TestManyNoncesThatAreGood(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{cookies: []string{"__client_uat=0"}, takes: 100 * time.Millisecond}
+		s := newTestSite(t, b, time.Now)
+		var all sync.WaitGroup
+		for i := range 800 {
+			all.Go(func() {
+				list, f := s.redeem(t.Context(), strconv.Itoa(i))
+				if f != nil || len(list) != 1 {
+					t.Errorf("%d: %q, %v", i, list, f)
+				}
+			})
+		}
+		all.Wait()
+		s.Close()
+	})
+}
