@@ -29,7 +29,7 @@ func (a *arriving) Read(p []byte) (int, error) {
 	if err != nil && (clientLost(err) || a.ctx.Err() != nil && !errors.Is(err, io.EOF)) {
 		err = fmt.Errorf("the client went away within its body: %w: %w", context.Canceled, err)
 	}
-	return n, err //nolint:wrapcheck // an io.Reader ends in io.EOF as it is
+	return n, err
 }
 
 // clientLost tells whether err is the end of a connection before that of the body. A client that is only too slow for the server's

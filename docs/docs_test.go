@@ -276,7 +276,7 @@ func TestCommandsExist(t *testing.T) {
 	}
 }
 
-// TestPromisesAreTested looks for the tests that SECURITY.md names.
+// TestPromisesAreTested looks for the tests that SECURITY.md and the table of faults name.
 func TestPromisesAreTested(t *testing.T) {
 	t.Parallel()
 	declared := make(map[string]bool)
@@ -302,6 +302,16 @@ func TestPromisesAreTested(t *testing.T) {
 	for _, name := range firstGroups(name, security.prose) {
 		if !declared[name] {
 			t.Errorf("SECURITY.md names %s, which is not declared", name)
+		}
+	}
+	operations := readPage(t, "operations.md")
+	faults := firstGroups(name, operations.section(t, "What happens when"))
+	if len(faults) == 0 {
+		t.Error("the table of faults names no test")
+	}
+	for _, name := range faults {
+		if !declared[name] {
+			t.Errorf("operations.md names %s, which is not declared", name)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func TestNoFilesLeft(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.close()
+		t.Cleanup(c.close)
 		got, err := c.get(e.addr, "/v0/pipes/live_events.json", e.token(t, "ada"))
 		if err != nil {
 			t.Fatal(err)
@@ -180,7 +180,7 @@ func TestClientGoneInItsBodyIsLogged(t *testing.T) {
 
 // eventsSite also takes rows.
 const eventsSite = "http://{$EDGE} {\n tinybird {\n" + credentials + allPipes + `
-	events events {
+	events analytics_events {
 		append_token {env.APPEND_TOKEN}
 		stamp organization_id {clerk.org.id}
 	}
@@ -209,7 +209,7 @@ func TestShutdownWithRequestsUnderWay(t *testing.T) {
 	}
 	defer rows.close()
 	half := strings.Repeat("{\"n\":1}\n", 100)
-	if _, err := fmt.Fprintf(rows.conn, "POST /v0/events?name=events HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
+	if _, err := fmt.Fprintf(rows.conn, "POST /v0/events?name=analytics_events HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
 		e.addr, e.token(t, "ada"), 2*len(half)); err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -51,7 +51,7 @@ func newWired(t *testing.T) *wired {
 	w := &wired{quit: make(chan struct{}), conns: make(chan net.Conn), roots: x509.NewCertPool(), doc: doc(key("a", "1"))}
 	w.good = certificate(t, "clerk.example.com", time.Now().Add(24*time.Hour))
 	w.roots.AddCert(w.good.Leaf)
-	w.srv = &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(w.answer)}
+	w.srv = &http.Server{ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), Handler: http.HandlerFunc(w.answer)}
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = w.srv.Serve(w) })
 	t.Cleanup(func() {
@@ -203,6 +203,7 @@ func endless(first, again string) func(*wired, net.Conn) {
 // issuerFaults are what can be wrong with an issuer, and a word of what the operator reads about it.
 func issuerFaults(t *testing.T) map[string]struct {
 	fault
+
 	cause string
 } {
 	t.Helper()
@@ -211,6 +212,7 @@ func issuerFaults(t *testing.T) map[string]struct {
 	const late = "no complete answer within 10s"
 	return map[string]struct {
 		fault
+
 		cause string
 	}{
 		"its name is gone": {fault{dial: func(context.Context) error {
