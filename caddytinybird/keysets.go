@@ -96,9 +96,17 @@ func newKeySet(o jwks.Options, seed []byte) *keySet {
 	return s
 }
 
-// documentOf returns the newest keys that this process already has of an address, under whatever settings: a reload
-// that changes a setting of a key set loses no key.
+// documentOf returns the newest keys that this process already has of an address: a reload that changes a setting of a key set
+// loses no key.
 func documentOf(url string) []byte {
+	if newest := newestOf(url); newest != nil {
+		return newest.Document()
+	}
+	return nil
+}
+
+// newestOf returns the set with the newest keys of an address, under whatever settings, or nil.
+func newestOf(url string) *keySet {
 	var newest *keySet
 	keySets.Range(func(_, value any) bool {
 		s, ok := value.(*keySet)
@@ -107,10 +115,7 @@ func documentOf(url string) []byte {
 		}
 		return true
 	})
-	if newest == nil {
-		return nil
-	}
-	return newest.Document()
+	return newest
 }
 
 // newer tells whether s is more likely to have the issuer's present keys than other.
@@ -160,12 +165,21 @@ func (s *keySet) Load(ctx context.Context) ([]byte, error) {
 	return doc, nil
 }
 
-// Save keeps the keys in Caddy's storage for a restart while Clerk cannot be reached.
+// Save keeps the keys in Caddy's storage for a restart while Clerk cannot be reached. Sets of one address with different settings have
+// one place there, in which the newest keys of them all stay: a set that has not met a rotation yet must not bring old ones back.
 func (s *keySet) Save(ctx context.Context, doc []byte) error {
-	if err := s.current().storage.Store(ctx, s.path, doc); err != nil {
-		return fmt.Errorf("caddy's storage: %w", err)
+	storage := s.current().storage
+	for saved := s; ; {
+		if newest := newestOf(s.url); newest != nil && newest.newer(saved) {
+			saved, doc = newest, newest.Document()
+		}
+		if err := storage.Store(ctx, s.path, doc); err != nil {
+			return fmt.Errorf("caddy's storage: %w", err)
+		}
+		if newest := newestOf(s.url); newest == nil || !newest.newer(saved) {
+			return nil
+		} // another set saved meanwhile, and this one may have come after it
 	}
-	return nil
 }
 
 // observe tells the operator about each attempt to load the keys.

@@ -1,6 +1,7 @@
 package caddytinybird
 
 import (
+	"bytes"
 	"net/http"
 	"strconv"
 	"testing"
@@ -181,4 +182,52 @@ func TestP7KeysChangeBesideRejectedConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitSaved(t, kept, stack.Issuer)
+}
+
+// TestP7OldKeysAreNotSavedOverNewOnes: two sets of one address, with different settings, have one place in the storage. The one that has
+// not met a rotation yet, and is saved again by a reload, takes nothing of the other's away.
+func TestP7OldKeysAreNotSavedOverNewOnes(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	storage := t.TempDir()
+	old := newEdgeIn(t, stack, storage, nil)
+	onlyTenant(t, old.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+	if err := stack.Issuer.Rotate(false); err != nil {
+		t.Fatal(err)
+	}
+	other := newEdgeIn(t, stack, storage, func(h *Handler) { h.Clerk.JWKSRefresh = 7200e9 })
+	onlyTenant(t, other.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+	awaitSaved(t, storage, stack.Issuer)
+
+	set := keySetOf(t, old.Clerk)
+	doc := set.Document()
+	if bytes.Contains(doc, []byte(stack.Issuer.KeyID())) {
+		t.Fatal("the old set has the new key")
+	}
+	if err := set.Save(t.Context(), doc); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := set.current().storage.Load(t.Context(), set.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(doc, []byte(stack.Issuer.KeyID())) {
+		t.Error("the new key is not in the storage any more")
+	}
+}
+
+// keySetOf returns the first key set of the settings.
+func keySetOf(t *testing.T, c *Clerk) *keySet {
+	t.Helper()
+	var set *keySet
+	keySets.Range(func(key, value any) bool {
+		if key == c.acquired[0] {
+			set, _ = value.(*keySet)
+		}
+		return set == nil
+	})
+	if set == nil {
+		t.Fatal("there is no such key set")
+	}
+	return set
 }

@@ -105,6 +105,10 @@ func TestVerifiersAreSharedOnlyByTheSameSettings(t *testing.T) {
 		}
 		seen[text] = field.Name
 	}
+	// An empty list of places for the token is a mistake, and none is the default.
+	if fingerprint(&Clerk{PublishableKey: "pk", TokenFrom: []TokenSource{}}) == same {
+		t.Error("an empty token_from passes where the default is in use")
+	}
 	// And what placeholders resolve to, which may change under the same config.
 	for name, c := range map[string]*Clerk{
 		"publishable key": {clerkState: clerkState{publishableKey: "x"}},

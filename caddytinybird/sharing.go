@@ -179,7 +179,7 @@ func sharedHeader(client http.Header, encoding share.Encoding) http.Header {
 	}
 	for _, name := range [...]string{"Traceparent", "Tracestate"} {
 		if v := client[name]; len(v) > 0 {
-			h[name] = v[:1:1]
+			h[name] = []string{v[0]} // the client's own may be changed when its request is over
 		}
 	}
 	return h

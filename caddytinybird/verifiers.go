@@ -46,7 +46,7 @@ func (c *Clerk) fingerprint() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, err := json.Marshal([]any{c, c.publishableKey, c.satellite, c.issuers, c.jwksURL, jwtKey, c.acquired})
+	text, err := json.Marshal([]any{c, c.publishableKey, c.satellite, c.issuers, c.jwksURL, jwtKey, c.acquired, c.TokenFrom == nil})
 	if err != nil {
 		return "", fmt.Errorf("clerk: %w", err)
 	}

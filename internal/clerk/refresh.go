@@ -78,6 +78,9 @@ func (s *Site) refreshed(r *visit, directives []string, before claims) decision 
 	id, f := s.v.judge(r.Context(), s.v.candidate(token))
 	if f != nil {
 		d.reason, d.notice = "invalid-session-token", fmt.Errorf("%w: %w", errRefresh, f)
+		if f.status == http.StatusServiceUnavailable { // the keys are away: that says nothing about the session
+			d.failure, d.notice = f, nil
+		}
 		return d
 	}
 	if sub, _ := before.text("sub"); id.UserID != sub {

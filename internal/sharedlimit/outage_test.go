@@ -285,6 +285,31 @@ func TestFloodDoesNotReachTheStore(t *testing.T) {
 	})
 }
 
+// Attack: the same flood, under two limits by turns, as a tenant has them at two sites or by the plans of two of its users.
+func TestFloodUnderTwoLimitsDoesNotReachTheStore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPeer(t)
+		l := newEdge(t, p, nil)
+		limits := [...]ratelimit.Limit{{RPS: 10, Burst: 10}, {RPS: 5, Burst: 10}}
+		drain(t, l, "a", limits[0])
+		asked, admitted := p.asked.Load(), 0
+		const requests = 4000
+		for n := range requests {
+			pass(500 * time.Microsecond)
+			if allow(t, l, "a", limits[n%2]).Allowed {
+				admitted++
+			}
+		}
+		if n := p.asked.Load() - asked; n > 2*45 {
+			t.Errorf("%d requests in 2 s asked the store %d times", requests, n)
+		}
+		if admitted < 9 || admitted > 20 {
+			t.Errorf("%d admitted in 2 s, want 10 to 20", admitted)
+		}
+	})
+}
+
 // Many at once share round trips, and never get more than the burst. Over real connections: those in a bubble have no buffers, so that
 // a batch and its answers would wait for each other.
 func TestConcurrentCallers(t *testing.T) {
