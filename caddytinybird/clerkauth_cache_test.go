@@ -91,7 +91,7 @@ func TestAttackCachedRows(t *testing.T) {
 	s := newSite(t, stack, allCached()+"tinybird {\nclerk {pk} {\nissuer {issuer}\n}\nsigning_key "+secretFile(t, stack.API.SigningKey())+
 		"\nworkspace_id "+stack.API.WorkspaceID()+"\nupstream "+stack.APIURL+"\ntoken_endpoint /token\ncors https://app.example.com\n"+
 		"pipe top_pages {\nfixed_param organization_id {clerk.org.id}\n}\npipe sales_by_day {\ncache 10s\nfixed_param organization_id {clerk.org.id}\n}\n"+
-		"events events {\nappend_token "+secretFile(t, stack.API.AppendToken())+"\nstamp organization_id {clerk.org.id}\n}\n}")
+		"events page_views {\nappend_token "+secretFile(t, stack.API.AppendToken())+"\nstamp organization_id {clerk.org.id}\n}\n}")
 	for target, status := range map[string]int{
 		"/v0/pipes/top_pages.csv": http.StatusOK, "/v0/pipes/sales_by_day.csv": http.StatusOK, "/token": http.StatusOK,
 		"/v0/pipes/unlisted.csv": http.StatusNotFound, "/elsewhere.js": http.StatusNotFound, "/v0/events": http.StatusMethodNotAllowed,
