@@ -233,8 +233,9 @@ func redirectTo(w http.ResponseWriter, status int, location string) {
 }
 
 // explain says in the headers that Clerk's SDK uses why the request was not let through, for whoever looks at a browser's
-// developer tools.
+// developer tools. Such an answer is for one browser, whatever the site says to the caches in front of it.
 func explain(header http.Header, o *clerk.Outcome) {
+	dropCDNControls(header)
 	header.Set("X-Clerk-Auth-Status", o.Status)
 	header.Del("X-Clerk-Auth-Reason")
 	if o.Reason != "" {

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
 
 // TestProtectedAnswersStayPrivate: a site behind clerk_auth that says nothing of caches must not be served from one to somebody
@@ -55,12 +57,90 @@ func TestProtectedAnswersStayPrivate(t *testing.T) {
 	}
 }
 
+// toCDNs are what caches in front of a site obey before Cache-Control.
+var toCDNs = []string{
+	"CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "Netlify-CDN-Cache-Control", "Surrogate-Control", "Edge-Control", "X-Accel-Expires",
+}
+
+// allCached has the whole site kept by the caches in front of it, in each way that they know.
+func allCached() string {
+	lines := "header {\nCache-Control \"public, max-age=60\"\n"
+	for _, name := range toCDNs {
+		lines += name + " max-age=60\n"
+	}
+	return lines + "}\n"
+}
+
+func notForCDNs(t *testing.T, what string, header http.Header) {
+	t.Helper()
+	for _, name := range toCDNs {
+		if got := header.Get(name); got != "" {
+			t.Errorf("%s: %s is %q", what, name, got)
+		}
+	}
+	if got := header.Get("Cache-Control"); !strings.Contains(got, "no-store") {
+		t.Errorf("%s: Cache-Control is %q", what, got)
+	}
+}
+
+// TestAttackCachedRows: where the site has the caches in front of it keep everything, they keep no tenant's rows, no token of
+// the token endpoint and no refusal.
+func TestAttackCachedRows(t *testing.T) {
+	t.Parallel()
+	stack := newLiveStack(t)
+	s := newSite(t, stack, allCached()+"tinybird {\nclerk {pk} {\nissuer {issuer}\n}\nsigning_key "+secretFile(t, stack.API.SigningKey())+
+		"\nworkspace_id "+stack.API.WorkspaceID()+"\nupstream "+stack.APIURL+"\ntoken_endpoint /token\ncors https://app.example.com\n"+
+		"pipe top_pages {\nfixed_param organization_id {clerk.org.id}\n}\npipe sales_by_day {\ncache 10s\nfixed_param organization_id {clerk.org.id}\n}\n"+
+		"events page_views {\nappend_token "+secretFile(t, stack.API.AppendToken())+"\nstamp organization_id {clerk.org.id}\n}\n}")
+	for target, status := range map[string]int{
+		"/v0/pipes/top_pages.csv": http.StatusOK, "/v0/pipes/sales_by_day.csv": http.StatusOK, "/token": http.StatusOK,
+		"/v0/pipes/unlisted.csv": http.StatusNotFound, "/elsewhere.js": http.StatusNotFound, "/v0/events": http.StatusMethodNotAllowed,
+	} {
+		for _, ask := range []func(*http.Request){s.withCookies(t, "ada"), nil} {
+			got := s.ask(t, target, ask)
+			if ask != nil && got.StatusCode != status {
+				t.Errorf("%s: status %d, %s", target, got.StatusCode, got.body)
+			}
+			notForCDNs(t, target, got.Header)
+		}
+	}
+}
+
+// TestAttackCachedRefusals: where the site has the caches in front of it keep everything, they keep no answer of clerk_auth's own: a
+// redirect can hold a session token, a refusal can set a session's cookies, and each would be given to people who are signed in.
+func TestAttackCachedRefusals(t *testing.T) {
+	t.Parallel()
+	stack := newLiveStack(t)
+	const page = "on_unauthenticated redirect https://accounts.example.com/sign-in"
+	for name, option := range map[string]string{
+		"redirect": page, "401": "on_unauthenticated 401", "403": "require role org:nobody\n" + page, "handle_errors": "errors caddy\n" + page,
+	} {
+		s := newSite(t, stack, allCached()+strings.Replace(auth, page, option, 1)+"respond ok")
+		for who, as := range map[string]func(*http.Request){"nobody": func(*http.Request) {}, "expired": s.withCookies(t, "ada", devstack.Expired())} {
+			for _, kind := range []func(*http.Request){asDocument, func(*http.Request) {}} {
+				got := s.ask(t, "/", all(as, kind))
+				if got.StatusCode < 300 {
+					t.Errorf("%s, %s: status %d", name, who, got.StatusCode)
+				}
+				notForCDNs(t, name+", "+who, got.Header)
+			}
+		}
+		if name == "403" {
+			got := s.ask(t, "/", s.withCookies(t, "ada"))
+			if got.StatusCode != http.StatusForbidden {
+				t.Errorf("status %d", got.StatusCode)
+			}
+			notForCDNs(t, name, got.Header)
+		}
+	}
+}
+
 // TestAttackCachedSession: an answer that renews somebody's session sets its cookies. No cache may keep it, whatever the site says
 // of its pages.
 func TestAttackCachedSession(t *testing.T) {
 	t.Parallel()
 	public := func(w http.ResponseWriter) {
-		for _, name := range append([]string{"Cache-Control"}, cdnControls...) {
+		for _, name := range append([]string{"Cache-Control"}, toCDNs...) {
 			w.Header().Set(name, "public, max-age=60")
 		}
 	}
@@ -85,11 +165,7 @@ func TestAttackCachedSession(t *testing.T) {
 			if control := strings.Join(got.Header.Values("Cache-Control"), " + "); control != privateNoStore {
 				t.Errorf("%s %s: Cache-Control %q", name, option, control)
 			}
-			for _, control := range cdnControls {
-				if got.Header[control] != nil {
-					t.Errorf("%s %s: %s %q", name, option, control, got.Header[control])
-				}
-			}
+			notForCDNs(t, name+" "+option, got.Header)
 		}
 	}
 }

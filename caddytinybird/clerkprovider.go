@@ -162,6 +162,7 @@ func setCookies(w http.ResponseWriter, o *clerk.Outcome) {
 	}
 	if len(o.Cookies) > 0 {
 		w.Header().Set("Cache-Control", privateNoStore)
+		dropCDNControls(w.Header())
 	}
 }
 

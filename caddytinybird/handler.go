@@ -171,6 +171,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	dropCDNControls(w.Header()) // whatever is answered is for one client
 	x := &exchange{pipe: otherPipe}
 	x.visitor = visitorOf(r, &x.own)
 	watchBody(r)
