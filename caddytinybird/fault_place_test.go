@@ -81,7 +81,7 @@ func TestStorageFaults(t *testing.T) {
 			disk := &badDisk{FileStorage: certmagic.FileStorage{Path: t.TempDir()}, asked: make(chan struct{}, 1)}
 			disk.set(tt.load, tt.save)
 			e := newEdge(t, stack, nil)
-			set := keySetOf(t, stack.Issuer.JWKSURL())
+			set := keySetAt(t, stack.Issuer.JWKSURL())
 			core, logged := observer.New(zap.WarnLevel)
 			set.use(keySetUser{owner: new(Clerk), log: zap.New(core), storage: disk})
 			<-disk.asked
@@ -111,7 +111,8 @@ func TestStorageFaultsFromTheStart(t *testing.T) {
 	onlyTenant(t, e.get(t, "ada", liveEvents), "acme")
 }
 
-func keySetOf(t *testing.T, url string) *keySet {
+// keySetAt returns the key set of that address.
+func keySetAt(t *testing.T, url string) *keySet {
 	t.Helper()
 	var found *keySet
 	keySets.Range(func(_, value any) bool {
