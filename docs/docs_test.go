@@ -295,9 +295,10 @@ func TestPromisesAreTested(t *testing.T) {
 	}
 	security := readPage(t, "../SECURITY.md")
 	name := regexp.MustCompile("`(Test[A-Za-z0-9]*)`")
-	promise := regexp.MustCompile("`(TestP[0-9][A-Za-z0-9]*)`")
-	if promises := firstGroups(promise, security.section(t, "Promises")); len(promises) != 8 {
-		t.Errorf("SECURITY.md names %d tests, but there are 8 promises", len(promises))
+	for n := range 8 {
+		if promise := fmt.Sprintf("`TestP%d", n+1); !strings.Contains(security.section(t, "Promises"), promise) {
+			t.Errorf("SECURITY.md names no test of promise %d", n+1)
+		}
 	}
 	for _, name := range firstGroups(name, security.prose) {
 		if !declared[name] {
