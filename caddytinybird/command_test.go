@@ -241,7 +241,7 @@ func TestCommandsAreKnownToCaddy(t *testing.T) {
 			}
 		}
 	}
-	if len(cmd.Commands()) != 4 {
+	if len(cmd.Commands()) != 5 {
 		t.Errorf("%d commands", len(cmd.Commands()))
 	}
 }
