@@ -171,7 +171,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 
 // ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	x := &exchange{pipe: otherPipe}
+	x := &exchange{pipe: otherPipe, decision: h.newDecision()}
 	x.visitor = visitorOf(r, &x.own)
 	x.follow(r)
 	if h.cors.answers(w, r) {
@@ -205,8 +205,8 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	if err != nil {
 		return err
 	}
-	x.step(stepAuthorize)
-	rps, err := h.limit(w, r, grant.Pipe, &grant.Count)
+	x.granted(grant)
+	rps, err := h.limit(w, r, x, grant.Pipe, &grant.Count)
 	if err != nil {
 		return err
 	}

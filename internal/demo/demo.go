@@ -42,10 +42,11 @@ type Demo struct {
 	// Stack has the issuer and the API.
 	Stack *devstack.Stack
 
-	app     *http.Server
-	serving sync.WaitGroup
-	home    string // the directory of all files
-	edge    *edge
+	app       *http.Server
+	serving   sync.WaitGroup
+	home      string // the directory of all files
+	edge      *edge
+	decisions *decisions
 }
 
 // Start starts the issuer, the API, the page and the edge. The edge is Caddy itself, of which a process
@@ -81,7 +82,7 @@ func prepare(ctx context.Context, o Options) (*Demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Demo{Origin: "http://" + address.String()}
+	d := &Demo{Origin: "http://" + address.String(), decisions: newDecisions()}
 	d.Stack, err = devstack.Start(ctx, devstack.Options{
 		Issuer:     devstack.IssuerOptions{AppOrigin: d.Origin, Live: true},
 		IssuerAddr: netip.AddrPortFrom(siteHost(address), 0).String(),
@@ -103,6 +104,10 @@ func (d *Demo) configure(ctx context.Context, address netip.AddrPort) (err error
 	}
 	root := filepath.Join(d.home, "site")
 	if err := writeSite(root); err != nil {
+		return err
+	}
+	told, err := d.decisions.listen(ctx)
+	if err != nil {
 		return err
 	}
 	app, err := d.serveApp(ctx, address.String())
@@ -127,6 +132,8 @@ func (d *Demo) configure(ctx context.Context, address netip.AddrPort) (err error
 		Issuer:   d.Stack.IssuerURL,
 		Upstream: d.Stack.APIURL,
 		App:      app,
+
+		Decisions: told,
 	})
 	return err
 }
@@ -149,12 +156,14 @@ func (d *Demo) serveApp(ctx context.Context, host string) (string, error) {
 // Close ends everything and removes what was written.
 func (d *Demo) Close() error {
 	var errs []error
+	d.decisions.end() // or the edge would wait for those who look
 	if d.edge != nil {
 		errs = append(errs, d.edge.stop())
 	}
 	if d.app != nil {
 		errs = append(errs, d.app.Close())
 	}
+	errs = append(errs, d.decisions.close())
 	d.serving.Wait()
 	errs = append(errs, d.Stack.Close())
 	if d.home != "" {
