@@ -67,6 +67,7 @@ func TestDemoInABrowser(t *testing.T) {
 	if people := b.text(t, "#people [aria-pressed=true]"); !strings.Contains(people, "Ada") {
 		t.Errorf("the page knows %q", people)
 	}
+	b.showsDecisions(t)
 	b.isWhole(t)
 	if _, messages := b.seen(t); len(messages) > 0 {
 		t.Errorf("the page complains: %q", messages)
@@ -74,6 +75,34 @@ func TestDemoInABrowser(t *testing.T) {
 	b.open(t, site+"/sign-out")
 	if v := b.click(t, "#sign-out"); !strings.Contains(v.URL, "/sign-in?") {
 		t.Errorf("after signing out one is at %v", v)
+	}
+}
+
+// showsDecisions holds that the page tells of a request what the edge made of it: the attempt to set another organization's id.
+func (b *browser) showsDecisions(t *testing.T) {
+	t.Helper()
+	const first = "#live-rows tr:first-child "
+	b.await(t, "#live-state", "^Live$")
+	b.do(t, instruction{"do": "press", "selector": "#attempts button"}, nil)
+	b.await(t, first+".dropped", "^dropped organization_id$")
+	for part, want := range map[string]string{
+		"th": "^Ada Acme$", ".fixed": "^fixed organization_id$", ".taken": "^taken limit$", ".status": "^200$",
+		".steps": `(?s)^edge [\d.,]+ · Tinybird [\d.,]+.*identify [\d.]+ · authorize [\d.]+ · limit [\d.]+ · mint [\d.]+ · build [\d.]+$`,
+	} {
+		if got := b.text(t, first+part); !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("the live view says %q in %s, want %s", got, part, want)
+		}
+	}
+	b.do(t, instruction{"do": "press", "selector": "#live-pause"}, nil)
+	b.do(t, instruction{"do": "press", "selector": "#attempts button:last-child"}, nil)
+	b.await(t, "#live-pause", `^Go on \(1 new\)$`)
+	if who := b.text(t, first+"th"); who != "Ada Acme" {
+		t.Errorf("it goes on while it is held: %q", who)
+	}
+	b.do(t, instruction{"do": "press", "selector": "#live-pause"}, nil)
+	b.await(t, first+".code-name", "^token_missing$")
+	if who := b.text(t, first+"th"); who != "nobody" {
+		t.Errorf("a request without a session is told of %q", who)
 	}
 }
 
