@@ -94,16 +94,13 @@ func (b *browser) showsDecisions(t *testing.T) {
 		}
 	}
 	b.do(t, instruction{"do": "press", "selector": "#live-pause"}, nil)
-	b.do(t, instruction{"do": "press", "selector": "#attempts button:last-child"}, nil)
+	b.do(t, instruction{"do": "press", "selector": "#attempts button:nth-child(4)"}, nil) // with a token
 	b.await(t, "#live-pause", `^Go on \(1 new\)$`)
-	if who := b.text(t, first+"th"); who != "Ada Acme" {
-		t.Errorf("it goes on while it is held: %q", who)
+	if dropped := b.text(t, first+".dropped"); dropped != "dropped organization_id" {
+		t.Errorf("it goes on while it is held: %q", dropped)
 	}
 	b.do(t, instruction{"do": "press", "selector": "#live-pause"}, nil)
-	b.await(t, first+".code-name", "^token_missing$")
-	if who := b.text(t, first+"th"); who != "nobody" {
-		t.Errorf("a request without a session is told of %q", who)
-	}
+	b.await(t, first+".dropped", "^dropped token$")
 }
 
 // isWhole holds that all pictures of the page are there, and that it is no wider than the window.

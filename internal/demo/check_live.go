@@ -218,17 +218,17 @@ func (c *checker) liveLimit(ctx context.Context) {
 	q := get("/v0/pipes/live_events.json?limit=1")
 	var d decision
 	var refused answer
-	ben, err := c.person(ctx, "ben")
+	cleo, err := c.person(ctx, "cleo")
 	if err == nil {
-		refused, _, err = exceed(ctx, ben, q)
+		refused, _, err = exceed(ctx, cleo, q)
 	}
 	if err == nil {
 		d, err = c.told(ctx, refused)
 	}
 	switch {
 	case err != nil:
-	case d.Code != "rate_limited" || d.Remaining == nil || *d.Remaining != 0 || d.Rate == nil || *d.Rate != 5:
-		err = errors.New("want rate_limited, and nothing left of 5")
+	case d.Code != "rate_limited" || d.Remaining == nil || *d.Remaining != 0 || d.Rate == nil || *d.Rate != 2:
+		err = errors.New("want rate_limited, and nothing left of 2 a second")
 	case d.RetryAfter == nil || strconv.Itoa(*d.RetryAfter) != refused.header.Get("Retry-After"):
 		err = errors.New("another Retry-After was sent")
 	}

@@ -64,16 +64,19 @@ function label() {
 }
 
 function row(d) {
-	return h("tr", {},
-		h("td", {}, time.format(new Date(d.ts * 1000))),
-		h("th", { scope: "row" }, who(d)),
-		h("td", {}, h("code", {}, d.pipe)),
-		h("td", { class: "params" }, parameters(d)),
-		h("td", {}, left(d)),
-		h("td", {}, remembered(d)),
-		h("td", {}, answer(d)),
-		h("td", { class: "steps" }, steps(d)));
+	return h("tr", { role: "row" },
+		cell("time", time.format(new Date(d.ts * 1000))),
+		h("th", { scope: "row", role: "rowheader", class: "who" }, who(d)),
+		cell("pipe", h("code", {}, d.pipe)),
+		cell("params", parameters(d)),
+		cell("left", left(d)),
+		cell("memory", remembered(d)),
+		cell("answer", answer(d)),
+		cell("steps", steps(d)));
 }
+
+// Its role is written out, because on a phone the style makes blocks of the table, and then browsers forget what it is.
+const cell = (name, content) => h("td", { role: "cell", class: name }, content);
 
 function who(d) {
 	if (!d.clerk_user) return h("span", { class: "none" }, "nobody");
