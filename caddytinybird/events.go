@@ -82,7 +82,7 @@ func (h *Handler) limitEvents(w http.ResponseWriter, r *http.Request, x *exchang
 	if err != nil {
 		return ratelimit.Place{}, err
 	}
-	if _, err := h.limit(w, r, eventsPipe, &c); err != nil {
+	if _, err := h.limit(w, r, x, eventsPipe, &c); err != nil {
 		return ratelimit.Place{}, err
 	}
 	most, err := allowedPlaces(r, &c)

@@ -20,11 +20,12 @@ const otherPipe = "_other"
 type exchange struct {
 	*visitor
 
-	own     visitor // the visitor, unless a handler before knows one
-	pipe    string
-	outcome forward.Outcome
-	span    trace.Span // nil unless it is recorded
-	cache   string     // what became of it where answers are shared; empty elsewhere
+	own      visitor // the visitor, unless a handler before knows one
+	pipe     string
+	outcome  forward.Outcome
+	span     trace.Span // nil unless it is recorded
+	decision *decision  // nil unless it is logged
+	cache    string     // what became of it where answers are shared; empty elsewhere
 }
 
 // finish records the outcome and, when the request was refused, answers it.
@@ -78,7 +79,7 @@ func (h *Handler) preflight(r *http.Request, x *exchange) {
 	h.record(r, x, "preflight", nil)
 }
 
-// record counts a request and puts it on the access log's line and into the trace.
+// record counts a request and puts it on the access log's line, into the trace and, at debug level, into the log.
 func (h *Handler) record(r *http.Request, x *exchange, code string, refusal *apierr.Error) {
 	counts := h.of(x.pipe)
 	counts.requests.of(code).Inc()
@@ -86,6 +87,7 @@ func (h *Handler) record(r *http.Request, x *exchange, code string, refusal *api
 		counts.answered(x.outcome.UpstreamStatus, x.outcome.Duration)
 	}
 	x.ended(code)
+	h.tellDecision(r, x, code, refusal)
 	fields := append(make([]zap.Field, 0, 4), zap.String("tinybird_pipe", x.pipe), zap.String("tinybird_outcome", code))
 	if refusal != nil && code == string(refusal.Code) && refusal.NeedsHelp() {
 		fields = append(fields, helpField(refusal))

@@ -172,7 +172,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 // ServeHTTP answers one request. It is the last handler of its route: what it does not serve is a 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	dropCDNControls(w.Header()) // whatever is answered is for one client
-	x := &exchange{pipe: otherPipe}
+	x := &exchange{pipe: otherPipe, decision: h.newDecision()}
 	x.visitor = visitorOf(r, &x.own)
 	watchBody(r)
 	x.follow(r)
@@ -207,8 +207,8 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	if err != nil {
 		return err
 	}
-	x.step(stepAuthorize)
-	rps, err := h.limit(w, r, grant.Pipe, &grant.Count)
+	x.granted(grant)
+	rps, err := h.limit(w, r, x, grant.Pipe, &grant.Count)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 var errLimit = errors.New("does not resolve to a whole number of at least 1")
 
 // limit counts the request for its tenant and returns the rate that the minted token carries: 0 without a limit.
-func (h *Handler) limit(w http.ResponseWriter, r *http.Request, pipe string, c *tinybird.Count) (int, error) {
+func (h *Handler) limit(w http.ResponseWriter, r *http.Request, x *exchange, pipe string, c *tinybird.Count) (int, error) {
 	if c.Rate == nil {
 		return 0, nil
 	}
@@ -30,6 +30,7 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, pipe string, c *
 		return 0, uncounted(err)
 	}
 	result.SetHeaders(w.Header())
+	x.counted(result)
 	if !result.Allowed {
 		h.of(pipe).limited().Inc()
 		h.tellLimited(pipe, c.Tenant(), result)

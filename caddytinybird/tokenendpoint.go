@@ -53,7 +53,7 @@ func (h *Handler) serveToken(w http.ResponseWriter, r *http.Request, x *exchange
 		return err
 	}
 	x.step(stepAuthorize)
-	if _, err := h.limit(w, r, tokenPipe, &set.Asking); err != nil {
+	if _, err := h.limit(w, r, x, tokenPipe, &set.Asking); err != nil {
 		return err
 	}
 	x.step(stepLimit)

@@ -10,7 +10,7 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 )
 
-// The steps of a request, as events on its span.
+// The steps of a request, as events on its span and in the log.
 const (
 	stepIdentify  = "tinybird.identify"
 	stepAuthorize = "tinybird.authorize"
@@ -34,30 +34,39 @@ func (x *exchange) follow(r *http.Request) {
 	}
 }
 
-// step puts a step that was passed into the trace. A refusal comes before the event of its step.
+// step takes note of a step that was passed. A refusal comes before the event of its step.
 func (x *exchange) step(name string) {
 	if x.span != nil {
 		x.span.AddEvent(name)
+	}
+	if x.decision != nil {
+		x.decision.passed(name)
 	}
 }
 
 // minted counts a token, and puts into the trace whether it was there before.
 func (x *exchange) minted(cached bool) {
 	metrics.minted(cached)
+	x.step(stepMint)
 	if x.span != nil {
-		x.span.AddEvent(stepMint)
 		x.span.SetAttributes(attribute.Bool("tinybird.token_cached", cached))
+	}
+	if x.decision != nil {
+		x.decision.minted, x.decision.cached = true, cached
 	}
 }
 
-// built counts the parameters that were left out of what goes up. Neither their names nor any value is told.
+// built counts the parameters that were left out of what goes up. The trace has neither their names nor any value.
 func (h *Handler) built(x *exchange, dropped int) {
 	if dropped > 0 {
 		h.of(x.pipe).dropped().Add(float64(dropped))
 	}
+	x.step(stepBuild)
 	if x.span != nil {
-		x.span.AddEvent(stepBuild)
 		x.span.SetAttributes(attribute.Int("tinybird.params_dropped", dropped))
+	}
+	if x.decision != nil {
+		x.decision.built = true
 	}
 }
 

@@ -67,6 +67,7 @@ func TestDemoInABrowser(t *testing.T) {
 	if people := b.text(t, "#people [aria-pressed=true]"); !strings.Contains(people, "Ada") {
 		t.Errorf("the page knows %q", people)
 	}
+	b.showsDecisions(t)
 	b.isWhole(t)
 	if _, messages := b.seen(t); len(messages) > 0 {
 		t.Errorf("the page complains: %q", messages)
@@ -75,6 +76,31 @@ func TestDemoInABrowser(t *testing.T) {
 	if v := b.click(t, "#sign-out"); !strings.Contains(v.URL, "/sign-in?") {
 		t.Errorf("after signing out one is at %v", v)
 	}
+}
+
+// showsDecisions holds that the page tells of a request what the edge made of it: the attempt to set another organization's id.
+func (b *browser) showsDecisions(t *testing.T) {
+	t.Helper()
+	const first = "#live-rows tr:first-child "
+	b.await(t, "#live-state", "^Live$")
+	b.do(t, instruction{"do": "press", "selector": "#attempts button"}, nil)
+	b.await(t, first+".dropped", "^dropped organization_id$")
+	for part, want := range map[string]string{
+		"th": "^Ada Acme$", ".fixed": "^fixed organization_id$", ".taken": "^taken limit$", ".status": "^200$",
+		".steps": `(?s)^edge [\d.,]+ · Tinybird [\d.,]+.*identify [\d.]+ · authorize [\d.]+ · limit [\d.]+ · mint [\d.]+ · build [\d.]+$`,
+	} {
+		if got := b.text(t, first+part); !regexp.MustCompile(want).MatchString(got) {
+			t.Errorf("the live view says %q in %s, want %s", got, part, want)
+		}
+	}
+	b.do(t, instruction{"do": "press", "selector": "#live-pause"}, nil)
+	b.do(t, instruction{"do": "press", "selector": "#attempts button:nth-child(4)"}, nil) // with a token
+	b.await(t, "#live-pause", `^Go on \(1 new\)$`)
+	if dropped := b.text(t, first+".dropped"); dropped != "dropped organization_id" {
+		t.Errorf("it goes on while it is held: %q", dropped)
+	}
+	b.do(t, instruction{"do": "press", "selector": "#live-pause"}, nil)
+	b.await(t, first+".dropped", "^dropped token$")
 }
 
 // isWhole holds that all pictures of the page are there, and that it is no wider than the window.

@@ -36,6 +36,7 @@ func newApp(d *Demo, host string) http.Handler {
 	own := http.NewServeMux()
 	own.HandleFunc("GET /demo/setup", a.setup)
 	own.HandleFunc("GET /demo/received", a.received)
+	own.HandleFunc("GET /demo/decisions", a.decisions)
 	own.HandleFunc("GET /demo/issuer", a.issuer)
 	own.HandleFunc("POST /demo/issuer", a.setIssuer)
 

@@ -15,7 +15,7 @@ const testHost = "127.0.0.1:8080"
 
 func newTestApp(t *testing.T) (http.Handler, *Demo) {
 	t.Helper()
-	d := &Demo{Origin: "http://" + testHost, Site: "http://127.0.0.1:8081", Stack: startStack(t), Caddyfile: "# config"}
+	d := &Demo{Origin: "http://" + testHost, Site: "http://127.0.0.1:8081", Stack: startStack(t), Caddyfile: "# config", decisions: newDecisions()}
 	return newApp(d, testHost), d
 }
 

@@ -56,6 +56,7 @@ type answer struct {
 	header   http.Header
 	body     []byte
 	received *devstack.Recorded
+	trace    string // by which the request is found elsewhere
 
 	Code string           `json:"code"`
 	Rows int              `json:"rows"`
@@ -160,7 +161,7 @@ func (b *browser) send(r *http.Request, trace string) (answer, error) {
 		return answer{}, fmt.Errorf("ask the edge: %w", err)
 	}
 	defer response.Body.Close()
-	a := answer{status: response.StatusCode, header: response.Header}
+	a := answer{status: response.StatusCode, header: response.Header, trace: trace}
 	if a.body, err = io.ReadAll(response.Body); err != nil {
 		return a, fmt.Errorf("read the edge's answer: %w", err)
 	}

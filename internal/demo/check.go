@@ -38,6 +38,7 @@ func Check(ctx context.Context, t Target, out io.Writer) error {
 		{"Six formats", (*checker).formats},
 		{"The token that the edge mints", (*checker).minted},
 		{"The limit", (*checker).limit},
+		{"The live view tells what happened", (*checker).live},
 		{"Clerk rotates its key, and is away", (*checker).keys},
 		{"Tokens that are no session", (*checker).forged},
 		{"A plain site behind clerk_auth", (*checker).site},

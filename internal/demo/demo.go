@@ -46,11 +46,12 @@ type Demo struct {
 	// Stack has the issuer and the API.
 	Stack *devstack.Stack
 
-	app     *http.Server
-	serving sync.WaitGroup
-	home    string // the directory of all files
-	edge    *edge
-	relays  []*relay
+	app       *http.Server
+	serving   sync.WaitGroup
+	home      string // the directory of all files
+	edge      *edge
+	decisions *decisions
+	relays    []*relay
 }
 
 // Start starts the issuer, the API, the page and the edge. The edge is Caddy itself, of which a process
@@ -102,7 +103,7 @@ func prepare(ctx context.Context, o Options) (*Demo, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Demo{Origin: "http://" + address.String()}
+	d := &Demo{Origin: "http://" + address.String(), decisions: newDecisions()}
 	d.Stack, err = devstack.Start(ctx, devstack.Options{
 		Issuer:     devstack.IssuerOptions{AppOrigin: d.Origin, Live: true},
 		IssuerAddr: netip.AddrPortFrom(siteHost(address), issuerPort).String(),
@@ -124,6 +125,10 @@ func (d *Demo) configure(ctx context.Context, address netip.AddrPort) (err error
 	}
 	root := filepath.Join(d.home, "site")
 	if err := writeSite(root); err != nil {
+		return err
+	}
+	told, err := d.decisions.listen(ctx)
+	if err != nil {
 		return err
 	}
 	app, err := d.serveApp(ctx, address.String())
@@ -148,6 +153,8 @@ func (d *Demo) configure(ctx context.Context, address netip.AddrPort) (err error
 		Issuer:   d.Stack.IssuerURL,
 		Upstream: d.Stack.APIURL,
 		App:      app,
+
+		Decisions: told,
 	})
 	return err
 }
@@ -173,12 +180,14 @@ func (d *Demo) Close() error {
 	for _, r := range d.relays {
 		errs = append(errs, r.Close())
 	}
+	d.decisions.end() // or the edge would wait for those who look
 	if d.edge != nil {
 		errs = append(errs, d.edge.stop())
 	}
 	if d.app != nil {
 		errs = append(errs, d.app.Close())
 	}
+	errs = append(errs, d.decisions.close())
 	d.serving.Wait()
 	errs = append(errs, d.Stack.Close())
 	if d.home != "" {

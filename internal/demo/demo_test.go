@@ -123,7 +123,7 @@ func TestCheckFailsForANaiveEdge(t *testing.T) {
 	for _, step := range []string{
 		"no session, no rows", "Ada Acme reads top_pages", "Dana has no organization", "the honest answer",
 		"a pipe that Tinybird has", "SQL", "for top_pages", "Cleo asks until she is refused", "it cost one fetch", "signed with another key",
-		"nobody is sent to sign in", "nobody fetches", "nor by a header", "Clerk's sign-in page",
+		"another's id is told as dropped", "nobody is sent to sign in", "nobody fetches", "nor by a header", "Clerk's sign-in page",
 	} {
 		if !strings.Contains(out.String(), "FAIL  "+step) {
 			t.Errorf("the step %q did not fail:\n%s", step, out.String())

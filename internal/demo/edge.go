@@ -14,6 +14,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/caddyhttp/standard"
 	_ "github.com/caddyserver/caddy/v2/modules/filestorage"
+	_ "github.com/caddyserver/caddy/v2/modules/logging"
 
 	// The plugin that the demo is about.
 	_ "github.com/seed-32cb3e43/caddy-tinybird/caddytinybird"
@@ -28,7 +29,7 @@ type places struct {
 	Port                  uint16
 	Site, SiteBind, Root  string
 	SitePort              uint16
-	Storage               string
+	Storage, Decisions    string
 	Issuer, Upstream, App string
 }
 

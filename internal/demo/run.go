@@ -50,6 +50,7 @@ caddy-tinybird: the demo is running.
          Edit organization_id: your own rows come back.
          Send twelve at once: 429, and when to come back.
          Sign in as Dana, who has no organization: 403.
+         Watch what the edge decides about each request, also about those from here.
 
   And    {{.Site}}
          Plain HTML behind clerk_auth: sign in, wait for a minute, reload, sign out.

@@ -28,7 +28,7 @@ type Subject interface {
 }
 
 // Grant is what one identity may ask: one pipe, in one format, fixed to its own values.
-// It is read-only: Rate belongs to the policy.
+// It is read-only: Rate belongs to the policy. Only Note changes it.
 type Grant struct {
 	Count
 
@@ -41,6 +41,7 @@ type Grant struct {
 	params   map[string]struct{} // client parameters let through; nil: all but the reserved and fixed
 	withheld []string            // client parameters that never go up
 	room     [2]FixedValue       // for Fixed, if it fits
+	noted    *Noted              // nil: nobody wants to know
 }
 
 // Authorize decides whether s may read the pipe in the format, and to what it is fixed. The error is always

@@ -5,6 +5,14 @@ import "strings"
 // lets reports whether a client parameter of that name, decoded once, goes up. The query and the body's
 // members are filtered by this one rule.
 func (g *Grant) lets(name string) bool {
+	taken := g.goesUp(name)
+	if g.noted != nil {
+		g.noted.add(name, taken)
+	}
+	return taken
+}
+
+func (g *Grant) goesUp(name string) bool {
 	// The grammar comes first: it leaves only ASCII, so that no exotic letter can fold into a reserved name,
 	// and no % or [ that someone downstream would decode once more.
 	if !validName(name) || reserved(name) {

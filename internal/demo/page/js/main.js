@@ -5,6 +5,7 @@ import { startCards } from "./cards.js";
 import { $, h } from "./dom.js";
 import { startFlow } from "./flow.js";
 import { startLimit } from "./limit.js";
+import { startLive } from "./live.js";
 import { startLog } from "./log.js";
 import { startMinted } from "./minted.js";
 import { startOutage } from "./outage.js";
@@ -40,6 +41,7 @@ async function start() {
 	showPeople(setup.users);
 	showConfig(setup.caddyfile);
 	$("site-link").href = setup.site;
+	startLive(setup.users);
 	startLog();
 	startFlow();
 	startCards();

@@ -21,7 +21,7 @@ export function startMinted() {
 	nothing();
 	onSession(nothing);
 	onAnswer((answer) => {
-		if (answer.status !== 200) return;
+		if (answer.status !== 200 || answer.headers["cache-status"]?.includes("; hit")) return; // from memory: nothing was minted for it
 		latest = answer.trace;
 		clearTimeout(pending);
 		pending = setTimeout(load, 200);
