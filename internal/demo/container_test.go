@@ -43,7 +43,7 @@ func TestLetIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Demo{Origin: "http://" + ln.Addr().String(), Site: s.APIURL, Stack: s}
+	d := &Demo{Origin: "http://" + ln.Addr().String(), Site: s.APIURL, Stack: s, decisions: newDecisions()}
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
 			t.Error(err)
