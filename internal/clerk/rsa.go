@@ -23,7 +23,7 @@ type rsaKey struct {
 // only a validated module may calculate.
 func newRSAKey(pub *rsa.PublicKey) *rsaKey {
 	k := &rsaKey{pub: pub}
-	if fips140.Enabled() || pub.N.BitLen() < minKeyBits || pub.N.BitLen()%bits.UintSize != 0 || pub.N.Bit(0) == 0 || pub.E < 3 || pub.E&1 == 0 || pub.E > 1<<31-1 {
+	if fips140.Enabled() || pub.N.BitLen() < minKeyBits || pub.N.BitLen()%bits.UintSize != 0 || pub.N.Bit(0) == 0 || pub.E < 3 || pub.E&1 == 0 || pub.E >= 1<<31 {
 		return k
 	}
 	modulus, err := bigmod.NewModulus(pub.N.Bytes())
