@@ -33,10 +33,14 @@ func liveCases(adminToken string) []liveCase {
 	id := devstack.GlobexID
 	return []liveCase{
 		{"another's id is told as dropped", "ada", get("/v0/pipes/top_pages.json?limit=3&organization_id=" + id), org, []string{"limit"}, org, asked},
-		{"however it is spelled", "ada", get("/v0/pipes/top_pages.json?ORGANIZATION_ID=" + id + "&organization%5Fid=" + id + "&a.b=1"),
-			org, nil, []string{"ORGANIZATION_ID", "organization_id", "_other"}, asked},
-		{"in the query and in the body", "cleo", post("/v0/pipes/my_activity.json?user_id=x&limit=2", `{"organization_id":"`+devstack.AcmeID+`"}`),
-			[]string{"organization_id", "user_id"}, []string{"limit"}, []string{"user_id", "organization_id"}, asked},
+		{
+			"however it is spelled", "ada", get("/v0/pipes/top_pages.json?ORGANIZATION_ID=" + id + "&organization%5Fid=" + id + "&a.b=1"),
+			org, nil, []string{"ORGANIZATION_ID", "organization_id", "_other"}, asked,
+		},
+		{
+			"in the query and in the body", "cleo", post("/v0/pipes/my_activity.json?user_id=x&limit=2", `{"organization_id":"`+devstack.AcmeID+`"}`),
+			[]string{"organization_id", "user_id"}, []string{"limit"}, []string{"user_id", "organization_id"}, asked,
+		},
 		{"a token is a name, and nothing more", "ada", get("/v0/pipes/top_pages.json?token=" + url.QueryEscape(adminToken)), org, nil, []string{"token"}, asked},
 		{"nothing is made up", "ben", get("/v0/pipes/org_metrics.json"), org, nil, nil, asked},
 		{"no organization", "dana", get("/v0/pipes/top_pages.json?limit=3"), nil, nil, nil, []string{"identify", "refuse"}},

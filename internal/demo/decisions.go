@@ -92,8 +92,9 @@ func (d *decisions) read(log io.Reader) {
 
 func (d *decisions) add(line []byte) {
 	var in struct {
-		Message string `json:"msg"`
 		decision
+
+		Message string `json:"msg"`
 	}
 	if json.Unmarshal(line, &in) != nil || in.Message != "request decided" {
 		return

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -153,6 +154,7 @@ func sameHost(next http.Handler) http.Handler {
 // firstEvents ends a request once it was sent so many events.
 type firstEvents struct {
 	*httptest.ResponseRecorder
+
 	left int
 	done context.CancelFunc
 }
@@ -171,9 +173,7 @@ func eventsOf(t *testing.T, h http.Handler, target string, header http.Header, n
 	defer cancel()
 	w := &firstEvents{httptest.NewRecorder(), n, cancel}
 	r := httptest.NewRequestWithContext(ctx, http.MethodGet, "http://"+testHost+target, http.NoBody)
-	for name, values := range header {
-		r.Header[name] = values
-	}
+	maps.Copy(r.Header, header)
 	h.ServeHTTP(w, r)
 	var found []string
 	for line := range strings.Lines(w.Body.String()) {
