@@ -106,6 +106,7 @@ type clerkState struct {
 	notifier       *notifier
 	listed         listing
 
+	releaseKeySets  []func() error
 	releaseVerifier func() error // nil while none is held
 }
 
@@ -307,7 +308,7 @@ func (c *Clerk) queryNames() []string {
 // cleanup releases what provision acquired, and only that.
 func (c *Clerk) cleanup() error {
 	c.delist()
-	errs := make([]error, 0, 1+len(c.acquired))
+	errs := make([]error, 0, 1+len(c.releaseKeySets))
 	if c.releaseVerifier != nil {
 		errs = append(errs, c.releaseVerifier())
 		c.releaseVerifier = nil
@@ -315,9 +316,9 @@ func (c *Clerk) cleanup() error {
 	if c.backend != nil {
 		c.backend.Close()
 	}
-	for _, key := range c.acquired {
-		errs = append(errs, c.releaseKeySet(key))
+	for _, release := range c.releaseKeySets {
+		errs = append(errs, release())
 	}
-	c.acquired = nil
+	c.acquired, c.releaseKeySets = nil, nil
 	return errors.Join(errs...)
 }

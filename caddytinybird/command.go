@@ -1,13 +1,18 @@
 package caddytinybird
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
@@ -123,11 +128,31 @@ func chosenSites(cmd *cobra.Command, config []byte, keep func([]configuredSite) 
 
 // printJSON writes a report for programs.
 func printJSON(cmd *cobra.Command, report any) error {
-	enc := json.NewEncoder(cmd.OutOrStdout())
+	var doc bytes.Buffer
+	enc := json.NewEncoder(&doc)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	if err := enc.Encode(report); err != nil {
+	err := enc.Encode(report)
+	if err == nil {
+		_, err = io.WriteString(cmd.OutOrStdout(), escapeCodes(doc.String()))
+	}
+	if err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil
+}
+
+// escapeCodes writes what could steer a terminal as JSON's escapes. In JSON that is the same text: encoding/json escapes only some of it.
+func escapeCodes(doc string) string {
+	var b strings.Builder
+	for _, r := range doc {
+		if unicode.IsPrint(r) || r == '\n' || r == '\t' {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
 }

@@ -45,7 +45,10 @@ func runStatus(cmd *cobra.Command, _ []string) error {
 	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, "/tinybird/status", nil, nil)
 	if err == nil {
 		defer resp.Body.Close()
-		_, err = io.Copy(cmd.OutOrStdout(), resp.Body)
+		var doc []byte
+		if doc, err = io.ReadAll(resp.Body); err == nil {
+			_, err = io.WriteString(cmd.OutOrStdout(), escapeCodes(string(doc)))
+		}
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "No Caddy with caddy-tinybird answers at %s: %v\n", address, err)

@@ -53,38 +53,20 @@ func (c *Clerk) acquireKeySet(ctx caddy.Context, url string) (*jwks.Set, error) 
 	}
 	key := fmt.Sprintf("%s refresh=%s misses=%d", url, o.Refresh, o.MaxMisses)
 	seed := documentOf(url)
-	value, _, err := keySets.LoadOrNew(key, func() (caddy.Destructor, error) {
-		return newKeySet(o, seed), nil
-	})
+	s, release, err := acquire(keySets, key, func() (*keySet, error) { return newKeySet(o, seed), nil })
 	if err != nil {
 		return nil, fmt.Errorf("key set of %s: %w", url, err)
 	}
 	c.acquired = append(c.acquired, key)
-	s, ok := value.(*keySet)
-	if !ok {
-		return nil, fmt.Errorf("key set of %s is a %T", url, value)
-	}
+	c.releaseKeySets = append(c.releaseKeySets, func() error {
+		s.leave(c)
+		return release()
+	})
 	s.use(keySetUser{owner: c, log: ctx.Logger(), storage: ctx.Storage(), notifier: c.notifier})
 	if !onlyLooking.Load() {
 		s.Start()
 	}
 	return s.Set, nil
-}
-
-// releaseKeySet gives back what acquireKeySet gave.
-func (c *Clerk) releaseKeySet(key string) error {
-	keySets.Range(func(k, value any) bool {
-		if s, ok := value.(*keySet); ok && k == key {
-			s.leave(c)
-			return false
-		}
-		return true
-	})
-	_, err := keySets.Delete(key)
-	if err != nil {
-		return fmt.Errorf("key set: %w", err)
-	}
-	return nil
 }
 
 func newKeySet(o jwks.Options, seed []byte) *keySet {

@@ -2,12 +2,8 @@ package isolation_test
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -29,118 +25,6 @@ type asked struct {
 	body     []byte // as far as it can be read
 	whole    bool   // so the body was read to its end
 	spoiled  bool   // bytes were changed after it was made, so a mark may be anywhere
-}
-
-// claimant is somebody whose rows may be read with a request: who shows a session, or a token of Clerk's template.
-type claimant struct {
-	person   *person
-	template *templateToken
-}
-
-// claimants are all whose credentials a site may take from a request. It is more than one only where the request has
-// several and it does not matter which counts, since whoever sends them has both.
-func (g *group) claimants(s *setting, site *site, r asked) []claimant {
-	var out []claimant
-	add := func(text string) {
-		for token, p := range s.tokens {
-			if strings.Contains(text, token) {
-				out = append(out, claimant{person: p})
-			}
-		}
-		for _, k := range g.templates {
-			if site.templates && strings.Contains(text, k.token) {
-				out = append(out, claimant{template: k})
-			}
-		}
-	}
-	if slices.Contains(site.sources, "header") {
-		values := r.header["Authorization"]
-		if len(values) > 1 {
-			return nil
-		}
-		if len(values) == 1 {
-			scheme, _, words := strings.Cut(strings.Trim(values[0], " \t"), " ")
-			if scheme == "Bearer" || !words && scheme != "" {
-				add(values[0])
-				return out // never somebody else for a bad one
-			}
-		}
-	}
-	for _, source := range site.sources {
-		if source == "cookie" {
-			for _, line := range r.header["Cookie"] {
-				add(line)
-				if decoded, err := url.PathUnescape(line); err == nil && decoded != line {
-					add(decoded)
-				}
-			}
-		}
-		if name, ok := strings.CutPrefix(source, "query "); ok {
-			values, _ := url.ParseQuery(r.rawQuery)
-			add(strings.Join(values[name], "\n"))
-		}
-	}
-	return out
-}
-
-// tenant is what c may read of a pipe: the values that it has to be fixed to; false: nothing.
-func (p *pipe) tenant(c claimant) (map[string]any, bool) {
-	values := map[string]any{}
-	if c.template != nil {
-		if p.roles != nil {
-			return nil, false
-		}
-		maps.Copy(values, c.template.fixed[p.name])
-	} else if p.roles != nil && !slices.Contains(p.roles, c.person.role) {
-		return nil, false
-	}
-	for _, f := range p.fixed {
-		var value any
-		var ok bool
-		if c.template == nil {
-			value, ok = f.of(c.person)
-		} else {
-			value, ok = f.ofTemplate(c.template, values[f.name])
-		}
-		if !ok {
-			return nil, false
-		}
-		values[f.name] = value
-	}
-	return values, true
-}
-
-// ofTemplate is the value under the template's token: what the token fixes, unless the config or the user's id says something else.
-func (f fixed) ofTemplate(k *templateToken, given any) (any, bool) {
-	own, known := f.of(&person{user: k.user})
-	if given == nil {
-		return own, known
-	}
-	text, _ := given.(string)
-	if !usable(text) {
-		return nil, false
-	}
-	value, ok := fixed{parts: []part{text}, typ: f.typ}.of(&person{})
-	return value, ok && (!known || own == value)
-}
-
-// countedAs is what Tinybird counts c's requests under.
-func (s *site) countedAs(p *pipe, c claimant) string {
-	name, ok := resolve(s.tokenName, c.person, true)
-	if !ok || s.tokenName == nil {
-		if name, ok = textOf(c.person.claim("clerk.org.id"), false); !ok {
-			name = c.person.user
-		}
-	}
-	if at := strings.LastIndex(name, ":"); at >= 0 {
-		if other := s.pipes[name[at+1:]]; name[at+1:] == "" || other != nil && other.rate > 0 {
-			name += ":"
-		}
-	}
-	if p.rate > 0 {
-		name += ":" + p.name
-	}
-	return name
 }
 
 // goesUp are the headers that a request to Tinybird may have.
@@ -420,74 +304,4 @@ func (g *group) upstream(s *setting, site *site, up devstack.Recorded, who []cla
 		return nil, nil, err
 	}
 	return p, values, site.params(p, up, values)
-}
-
-var aMark = regexp.MustCompile(`W_([A-Za-z_]+)_[0-9a-f]{16}`)
-
-// answer holds that an answer has only rows that one of the claimants may read.
-func (p *pipe) answer(body []byte, who []claimant) error {
-	found := aMark.FindAllSubmatch(body, -1)
-	for _, c := range who {
-		values, ok := p.tenant(c)
-		if ok && !slices.ContainsFunc(found, func(m [][]byte) bool {
-			value, isFixed := values[string(m[1])]
-			text, _ := textOf(value, false)
-			if n, ok := value.(json.Number); ok {
-				text = n.String()
-			}
-			return isFixed && string(m[0]) != mark(string(m[1]), text)
-		}) {
-			return nil
-		}
-	}
-	if len(found) == 0 {
-		return nil
-	}
-	return fmt.Errorf("rows of somebody else came back from %s: %s, want %s", p.name, body, p.describe(who))
-}
-
-// clientToken holds that a token of the token endpoint allows no more than its holder may read.
-func (g *group) clientToken(s *site, body []byte, who []claimant) error {
-	var answer struct {
-		Token string `json:"token"`
-	}
-	if json.Unmarshal(body, &answer) != nil {
-		return fmt.Errorf("no answer of a token endpoint: %s", body)
-	}
-	input, signature, _ := strings.Cut(answer.Token, ".")
-	payload, signature, _ := strings.Cut(signature, ".")
-	h := hmac.New(sha256.New, []byte(g.api.SigningKey()))
-	h.Write([]byte(input + "." + payload))
-	if base64.RawURLEncoding.EncodeToString(h.Sum(nil)) != signature {
-		return fmt.Errorf("a token that Tinybird does not take")
-	}
-	raw, _ := base64.RawURLEncoding.DecodeString(payload)
-	var claims struct {
-		Scopes []struct {
-			Type     string         `json:"type"`
-			Resource string         `json:"resource"`
-			Fixed    map[string]any `json:"fixed_params"`
-		} `json:"scopes"`
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	if d.Decode(&claims) != nil || len(claims.Scopes) == 0 {
-		return fmt.Errorf("the claims %s", raw)
-	}
-	for _, scope := range claims.Scopes {
-		p := s.pipes[scope.Resource]
-		if p == nil || scope.Type != "PIPES:READ" || len(claims.Scopes) > 1 && p.rate > 0 {
-			return fmt.Errorf("the scope %v", scope)
-		}
-		if scope.Fixed == nil {
-			scope.Fixed = map[string]any{}
-		}
-		if !slices.ContainsFunc(who, func(c claimant) bool {
-			want, ok := p.tenant(c)
-			return c.person != nil && ok && reflect.DeepEqual(want, scope.Fixed)
-		}) {
-			return fmt.Errorf("the scope %v is nobody's of %d", scope, len(who))
-		}
-	}
-	return nil
 }

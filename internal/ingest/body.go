@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"strconv"
@@ -18,12 +19,16 @@ import (
 // DefaultMaxBody is the largest body, unpacked, in bytes. It is Tinybird's own bound for a request.
 const DefaultMaxBody = 10 << 20
 
+// mostBody is what a larger bound counts as, so that what is reckoned from it is still a number.
+const mostBody = math.MaxInt64 / maxGrowth
+
 // Open returns the rows of a request as a stream, unpacked, of at most limit bytes; 0 is DefaultMaxBody. Nothing is read yet.
 // The error is always an *apierr.Error: 413, 415.
 func Open(r *http.Request, limit int64) (io.Reader, error) {
 	if limit <= 0 {
 		limit = DefaultMaxBody
 	}
+	limit = min(limit, mostBody)
 	if err := checkType(r.Header); err != nil {
 		return nil, err
 	}

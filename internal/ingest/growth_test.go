@@ -2,6 +2,9 @@ package ingest
 
 import (
 	"errors"
+	"math"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -49,5 +52,29 @@ func TestRowsAsLongAsTheirStampsFit(t *testing.T) {
 	result, err := boundedGrant(t).Send(strings.NewReader(body), up.send)
 	if err != nil || result.Successful != strings.Count(body, "\n") {
 		t.Errorf("%v, %+v", err, result)
+	}
+}
+
+// TestHugeBoundOfABody: a bound that stands for none lets rows through, though its double is no number any more.
+func TestHugeBoundOfABody(t *testing.T) {
+	t.Parallel()
+	p, err := NewPolicy(Config{MaxBody: math.MaxInt64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grant(t)
+	g.most = p.most
+	for encoding, text := range map[string]string{"": "{}", "gzip": string(pack(t, "{}"))} {
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v0/events", strings.NewReader(text))
+		r.Header.Set("Content-Encoding", encoding)
+		body, err := Open(r, math.MaxInt64)
+		if err != nil {
+			t.Errorf("%q: %v", encoding, err)
+			continue
+		}
+		var up sent
+		if result, err := g.Send(body, up.send); err != nil || result.Successful != 1 {
+			t.Errorf("%q: %+v, %v", encoding, result, err)
+		}
 	}
 }

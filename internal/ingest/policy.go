@@ -61,7 +61,7 @@ func NewPolicy(c Config) (*Policy, error) {
 	if c.MaxBody <= 0 {
 		c.MaxBody = DefaultMaxBody
 	}
-	p := &Policy{sources: make(map[string]*source), most: maxGrowth * c.MaxBody}
+	p := &Policy{sources: make(map[string]*source), most: maxGrowth * min(c.MaxBody, mostBody)}
 	for _, sc := range c.Sources {
 		if len(sc.Names) == 0 {
 			return nil, errors.New("events has no name: write the name of the data source in Tinybird")
