@@ -3,6 +3,7 @@ package docs_test
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,6 +63,28 @@ func TestAlertsAreDescribed(t *testing.T) {
 		leadsHere(t, a.Alert, a.Annotations["runbook_url"])
 	}
 	sameSet(t, "the table of alerts", have, listed)
+}
+
+// TestOnCallNamesWhatThereIs: what the page for the night says that one sees is an alert, a metric or a code that there is. The links are
+// looked at by TestLinksResolve.
+func TestOnCallNamesWhatThereIs(t *testing.T) {
+	t.Parallel()
+	known := stringConstants(t, "../internal/apierr/apierr.go", "Code")
+	for _, a := range alerts(t) {
+		known = append(known, a.Alert)
+	}
+	monitoring, onCall := readPage(t, "monitoring.md"), readPage(t, "on-call.md")
+	known = append(known, firstGroups(regexp.MustCompile("(?m)^\\| `(caddy_[a-z_]+)` \\|"), monitoring.section(t, "Metrics"))...)
+	table := onCall.section(t, "The table")
+	named := firstGroups(regexp.MustCompile("(?:[Aa]lerts? |, |[0-9]{3} |; |, or )`([A-Z][A-Za-z]+|caddy_[a-z_]+|[a-z]+_[a-z_]+)`"), table)
+	if len(named) < 20 {
+		t.Fatalf("only %d names were found", len(named))
+	}
+	for _, name := range named {
+		if !slices.Contains(known, name) && name != "last_error" {
+			t.Errorf("on-call.md says %s, which is no alert, metric or code", name)
+		}
+	}
 }
 
 // TestDashboardExplainsItself: each panel says what it shows and what to do, and leads to the page about it; no two share a number or a place.
