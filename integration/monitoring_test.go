@@ -53,6 +53,7 @@ http://{$EDGE} {
 			pipe draft_report {
 				rate_limit 1 burst 1
 			}
+			pipe renamed_meanwhile
 			events analytics_events {
 				append_token {env.TINYBIRD_APPEND_TOKEN}
 				stamp organization_id {clerk.org.id}
@@ -243,6 +244,7 @@ func (tr *trouble) round(t *testing.T) {
 		{tr.edge, 20, "/v0/pipes/org_metrics.json", "ok", nil, ""},
 		{tr.edge, 20, "/v0/pipes/draft_report.json", "ok", nil, ""},
 		{tr.edge, 12, "/v0/pipes/my_activity.json", "ok", nil, ""},
+		{tr.edge, 15, "/v0/pipes/renamed_meanwhile.json", "ok", nil, ""},
 		{tr.edge, 5, "/v0/events?name=analytics_events", "ok", nil, `{"n":1}`},
 		{tr.edge, 60, livePath, "token_wrong_issuer", nil, ""},
 		{tr.edge, 60, livePath, "token_wrong_party", nil, ""},
