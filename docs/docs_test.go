@@ -306,6 +306,11 @@ func TestPromisesAreTested(t *testing.T) {
 			t.Errorf("SECURITY.md names %s, which is not declared", name)
 		}
 	}
+	for _, name := range firstGroups(name, readPage(t, "security-reviews.md").prose) {
+		if !declared[name] {
+			t.Errorf("security-reviews.md names %s, which is not declared", name)
+		}
+	}
 	operations := readPage(t, "operations.md")
 	faults := firstGroups(name, operations.section(t, "What happens when"))
 	if len(faults) == 0 {
