@@ -7,6 +7,8 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 func statusCommand() *cobra.Command {
@@ -51,7 +53,7 @@ func runStatus(cmd *cobra.Command, _ []string) error {
 		}
 	}
 	if err != nil {
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "No Caddy with caddy-tinybird answers at %s: %v\n", address, err)
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "No Caddy with caddy-tinybird answers at %s: %s\n", address, tinybird.Printable(err.Error()))
 		return findings(cmd)
 	}
 	return nil
