@@ -75,7 +75,7 @@ func (s *Store) work() {
 			return
 		case c := <-s.queue:
 			batch = s.collect(batch[:0], c)
-			s.exchange(batch, s.timeout)
+			s.exchange(s.ctx, batch, s.timeout)
 			for _, c := range batch {
 				c.done <- struct{}{}
 			}
@@ -103,8 +103,8 @@ func (s *Store) collect(batch []*call, c *call) []*call {
 }
 
 // exchange asks a batch of questions in one round trip. Only when the store does not know the script there is a second one.
-func (s *Store) exchange(batch []*call, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(s.ctx, patience)
+func (s *Store) exchange(ctx context.Context, batch []*call, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	s.run(ctx, batch, "evalsha", scriptDigest)
 	unknown := batch[:0:0]
