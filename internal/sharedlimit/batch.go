@@ -1,6 +1,7 @@
 package sharedlimit
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -126,8 +127,13 @@ func (s *Store) run(ctx context.Context, batch []*call, command, what string) {
 		answers[i] = redis.NewIntCmd(ctx, command, what, 1, c.key, c.interval, c.burst)
 		_ = pipe.Process(ctx, answers[i]) // only queues it
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	_, err := pipe.Exec(ctx)
 	for i, c := range batch {
 		c.answer, c.err = answers[i].Result()
+		// Each command has its own error, but for one: when the store refuses the credentials, the client sends no command, and only
+		// says so here. The script's answer is never 0.
+		if c.err == nil && c.answer == 0 {
+			c.err = cmp.Or(err, errUnanswered)
+		}
 	}
 }

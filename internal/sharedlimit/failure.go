@@ -66,7 +66,7 @@ func Explain(err error) *Failure {
 		return explainAnswer(answered)
 	case errors.As(err, &slow):
 		return &Failure{Slow, slow.Error()}
-	case errors.Is(err, errBusy), errors.Is(err, errClosed):
+	case errors.Is(err, errBusy), errors.Is(err, errClosed), errors.Is(err, errUnanswered):
 		return &Failure{Away, err.Error()}
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, redis.ErrPoolTimeout),
 		errors.As(err, &timeout) && timeout.Timeout():

@@ -15,6 +15,8 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/ratelimit"
 )
 
 const planted = "hunter2"
@@ -150,6 +152,30 @@ func TestProbeOfASlowStore(t *testing.T) {
 				t.Errorf("%s, given up: %d %s", slow, f.Kind, f)
 			}
 		})
+	}
+}
+
+// A store that refuses the password is away: its silence is not taken for an answer that lets everybody in, and the operator is told.
+func TestWrongPasswordIsALoss(t *testing.T) {
+	t.Parallel()
+	m := miniredis.RunT(t)
+	m.RequireAuth(planted)
+	seen := make(chan Event, 10)
+	s, err := Open(Options{
+		Redis:   &redis.UniversalOptions{Addrs: []string{m.Addr()}, Password: "another"},
+		Timeout: 5 * time.Second, Observe: func(e Event) { seen <- e },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, ok := s.decide("a", ratelimit.Limit{RPS: 1, Burst: 1}); ok {
+		t.Errorf("it decided %+v", r)
+	}
+	if e := <-seen; e.Err == nil || Explain(e.Err).Kind != Password {
+		t.Errorf("%+v", e)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -30,9 +30,10 @@ const (
 )
 
 var (
-	errTimeout = errors.New("no answer in time")
-	errBusy    = errors.New("too many questions wait for an answer")
-	errClosed  = errors.New("the store is closed")
+	errTimeout    = errors.New("no answer in time")
+	errBusy       = errors.New("too many questions wait for an answer")
+	errUnanswered = errors.New("the question was not answered")
+	errClosed     = errors.New("the store is closed")
 )
 
 // Event is a change: the store was lost, or it is back.
