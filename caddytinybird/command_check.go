@@ -37,11 +37,12 @@ func checkCommand() *cobra.Command {
 		Long: `
 Loads the config as 'caddy validate' does, and then looks at what it depends on: the
 keys by which Clerk signs, the secret key, the signing key, Tinybird's API by way of
-the configured transport, each pipe and each data source that is listed, the clocks.
+the configured transport, each pipe and each data source that is listed, the store
+of 'rate_limit redis', the clocks.
 It says in a line for each what it found, and below those that need it what to do.
 
 Clerk and Tinybird are only read from. Each pipe is read once, as a tenant that does
-not exist; no rows are sent.
+not exist; no rows are sent. The store is asked to count for a key of nobody's.
 
 --offline asks nobody: it checks what can be seen in the config alone.
 
@@ -253,6 +254,11 @@ func (s *configuredSite) preflight(ctx caddy.Context, log *zap.Logger) (*preflig
 		return nil, err
 	}
 	out := &preflight.Tinybird{Policy: b.policy, Key: b.key, WorkspaceID: b.workspace, Base: b.base, Transport: b.transport}
+	if c := s.handler.RateLimitRedis; c != nil {
+		if out.Store, err = c.preflight(log); err != nil {
+			return nil, err
+		}
+	}
 	if t := s.handler.Token; t != nil {
 		out.TTL = time.Duration(t.TTL)
 	}

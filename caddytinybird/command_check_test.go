@@ -1,7 +1,9 @@
 package caddytinybird
 
 import (
+	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -9,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/alicebob/miniredis/v2"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/preflight"
@@ -244,6 +248,61 @@ func TestCheckCommandOffline(t *testing.T) {
 	if n := s.Issuer.Fetches() + len(s.API.Requests()); n > 0 {
 		t.Errorf("%d requests were made", n)
 	}
+}
+
+// TestCheckCommandStore: the store is asked with the settings of the config, what is wrong is a warning that says what to do, and nothing
+// secret of the address is shown.
+//
+//nolint:paralleltest // see checked
+func TestCheckCommandStore(t *testing.T) {
+	s, m := newStack(t, devstack.Options{}), newStore(t)
+	m.RequireUserAuth("planted-user", "planted-password")
+	ca, certificate, key, pair := authority(t)
+	secure, err := miniredis.RunTLS(&tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(secure.Close)
+	password := secretFile(t, "planted-password")
+	for name, tt := range map[string]struct {
+		address, options string
+		args             []string
+		want             preflight.Status
+		text             string
+	}{
+		"counts":               {"redis://planted-user:" + password + "@" + m.Addr(), "", nil, preflight.Pass, m.Addr() + ": counts"},
+		"offline":              {"redis://planted-user:" + password + "@" + m.Addr(), "", []string{"--offline"}, preflight.Skip, "not asked"},
+		"strict":               {"redis://" + m.Addr(), "", []string{"--strict"}, preflight.Warn, "password"},
+		"another password":     {"redis://planted-user:" + secretFile(t, "planted-other") + "@" + m.Addr(), "", nil, preflight.Warn, "WRONGPASS"},
+		"nobody":               {"redis://planted-user:" + password + "@127.0.0.1:1", "", nil, preflight.Warn, "connection refused"},
+		"sentinels":            {"redis://planted-user:" + password + "@127.0.0.1:1?master_name=planted&sentinel_password=" + password, "", nil, preflight.Warn, "connection refused"},
+		"a cluster":            {"redis://planted-user:" + password + "@127.0.0.1:1?cluster=true", "", nil, preflight.Warn, "connection refused"},
+		"TLS":                  {"rediss://" + secure.Addr(), "ca " + ca + "\nclient_certificate " + certificate + " " + key, nil, preflight.Pass, "counts"},
+		"an unknown authority": {"rediss://" + secure.Addr(), "client_certificate " + certificate + " " + key, nil, preflight.Warn, "Name the authority"},
+		"TLS not asked for":    {"redis://" + secure.Addr(), "", nil, preflight.Warn, "rediss://"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := checkedCaddyfile(t, s, map[string]string{"upstream ": "rate_limit 50\nrate_limit redis " + tt.address + " {\ntimeout 5s\n" + tt.options + "\n}\nupstream "})
+			r, status := checked(t, config, tt.args...)
+			got, text := outcome(r, preflight.CheckSharedLimit)
+			if got != tt.want || !strings.Contains(text, tt.text) {
+				t.Errorf("%q %s", got, text)
+			}
+			if (status == 1) != slices.Contains(tt.args, "--strict") {
+				t.Errorf("status %d: %+v", status, r)
+			}
+			out, _, err := command(t, append([]string{"check", "--config", config}, tt.args...)...)
+			if all := fmt.Sprint(out, err, r); strings.Contains(all, "planted") || strings.Contains(all, "master_name") {
+				t.Errorf("something of the address is shown:\n%s", all)
+			}
+		})
+	}
+	t.Run("a literal", func(t *testing.T) {
+		r, _ := checked(t, checkedCaddyfile(t, s, map[string]string{"upstream ": "rate_limit 50\nrate_limit redis redis://:planted-password@" + m.Addr() + "\nupstream "}), "--offline")
+		if got, text := outcome(r, preflight.CheckLiteralSecret); got != preflight.Warn || !strings.Contains(text, "rate_limit redis") || strings.Contains(text, "planted") {
+			t.Errorf("%q %s", got, text)
+		}
+	})
 }
 
 // TestCheckCommandClock: a clock that is away warns; one that is so far behind that tokens are dead on arrival fails.

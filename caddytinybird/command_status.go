@@ -18,7 +18,8 @@ func statusCommand() *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Long: `
 Asks the admin endpoint of the running Caddy for GET /tinybird/status and prints the
-answer, which is JSON: the keys of Clerk, the caches, the limits. No secret is in it.
+answer, which is JSON: the keys of Clerk, the caches, the limits and
+their stores. No secret is in it.
 
 The admin endpoint is that of --address, else of the config, else Caddy's default,
 localhost:2019. With "admin off" there is none to ask.

@@ -19,6 +19,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/zap"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/preflight"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/ratelimit"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/sharedlimit"
 )
@@ -71,7 +72,8 @@ type sharedStore struct {
 	host string
 
 	mu    sync.Mutex
-	away  bool
+	away  error     // why the store is not in use; nil while it is
+	since time.Time // when it was lost
 	users []sharedStoreUser
 }
 
@@ -107,19 +109,28 @@ func (s *sharedStore) leave(owner *Handler) {
 func (s *sharedStore) up() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.away {
+	if s.away != nil {
 		return 0
 	}
 	return 1
 }
 
+func (s *sharedStore) status() sharedLimitStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away == nil {
+		return sharedLimitStatus{Host: s.host, Up: true}
+	}
+	return sharedLimitStatus{Host: s.host, AwaySince: timeOf(s.since), LastError: hideSecret(sharedlimit.Explain(s.away)).Error()}
+}
+
 // observe tells the operator about each change, once.
 func (s *sharedStore) observe(e sharedlimit.Event) {
 	s.mu.Lock()
-	s.away = e.Err != nil
+	s.away, s.since = e.Err, time.Now()
 	log := s.users[len(s.users)-1].log
 	s.mu.Unlock()
-	if s.away {
+	if e.Err != nil {
 		log.Warn("the shared rate limit's store is lost; this edge counts for itself until it is back", zap.String("store", s.host), zap.Error(e.Err))
 		return
 	}
@@ -135,15 +146,7 @@ func (h *Handler) provisionSharedLimit(workspace string) error {
 	if !h.hasRate() {
 		return errNothingShared
 	}
-	address, err := c.resolve()
-	if err != nil {
-		return fmt.Errorf("rate_limit redis: %w", err)
-	}
-	if address.Literal {
-		h.log.Warn("a secret is written in the config itself, where the admin endpoint and the saved config show it",
-			zap.String("setting", "rate_limit redis"), zap.String("fix", "write the password as {env.NAME} or {file.PATH}; {$NAME} is substituted into the config too"))
-	}
-	certificates, err := c.certificates(address.Redis)
+	address, certificates, err := c.connection(h.log)
 	if err != nil {
 		return fmt.Errorf("rate_limit redis: %w", err)
 	}
@@ -184,6 +187,37 @@ func (h *Handler) acquireStore(key string, address *sharedlimit.Address, timeout
 		return release()
 	})
 	return s, nil
+}
+
+// connection is all that it takes to connect, with what was read from files for it.
+func (c *SharedLimit) connection(log *zap.Logger) (*sharedlimit.Address, []byte, error) {
+	address, err := c.resolve()
+	if err != nil {
+		return nil, nil, err
+	}
+	if address.Literal {
+		log.Warn(literalSecret,
+			zap.String("setting", "rate_limit redis"), zap.String("fix", "write the password as {env.NAME} or {file.PATH}; {$NAME} is substituted into the config too"))
+	}
+	certificates, err := c.certificates(address.Redis)
+	return address, certificates, err
+}
+
+// preflight is what there is to check about the store.
+func (c *SharedLimit) preflight(log *zap.Logger) (*preflight.Store, error) {
+	address, _, err := c.connection(log)
+	if err != nil {
+		return nil, fmt.Errorf("rate_limit redis: %w", err)
+	}
+	return &preflight.Store{Host: address.Host, Probe: func(ctx context.Context) error {
+		routeRedisLog()
+		s, err := sharedlimit.Open(sharedlimit.Options{Redis: address.Redis, Timeout: time.Duration(c.Timeout)})
+		if err != nil {
+			return err //nolint:wrapcheck // it is explained by kind
+		}
+		defer s.Close()
+		return s.Probe(ctx) //nolint:wrapcheck // as above
+	}}, nil
 }
 
 // resolve reads the address with its placeholders, and checks the rest. No error shows anything of the address.

@@ -18,6 +18,8 @@ type status struct {
 	Clerk    []clerkStatus   `json:"clerk"`
 	Sites    []siteStatus    `json:"sites"`
 	Limiters []limiterStatus `json:"limiters"`
+
+	SharedLimits []sharedLimitStatus `json:"shared_limits"`
 }
 
 // keySetStatus is about the keys from one address. All configs of the process that want them share them.
@@ -107,6 +109,14 @@ type limiterStatus struct {
 	Evicted     uint64 `json:"evicted"`
 }
 
+// sharedLimitStatus is about a store of `rate_limit redis`. All configs of the process that have its address and settings share it.
+type sharedLimitStatus struct {
+	Host      string     `json:"host"`
+	Up        bool       `json:"up"`
+	AwaySince *time.Time `json:"away_since"`
+	LastError string     `json:"last_error"`
+}
+
 // statusOf describes a config that is running.
 func statusOf(ctx caddy.Context) status {
 	modules, places := modulesOf(ctx.GetMetricsRegistry()), placesOf(ctx)
@@ -115,6 +125,8 @@ func statusOf(ctx caddy.Context) status {
 		Clerk:    make([]clerkStatus, 0, len(modules.clerks)),
 		Sites:    make([]siteStatus, 0, len(modules.handlers)),
 		Limiters: limiterStatuses(),
+
+		SharedLimits: sharedLimitStatuses(),
 	}
 	for _, c := range modules.clerks {
 		s.Clerk = append(s.Clerk, clerkStatus{
@@ -219,6 +231,18 @@ func limiterStatuses() []limiterStatus {
 		return true
 	})
 	slices.SortFunc(all, func(a, b limiterStatus) int { return cmp.Compare(a.WorkspaceID, b.WorkspaceID) })
+	return all
+}
+
+func sharedLimitStatuses() []sharedLimitStatus {
+	all := []sharedLimitStatus{}
+	sharedStores.Range(func(_, value any) bool {
+		if s, ok := value.(*sharedStore); ok {
+			all = append(all, s.status())
+		}
+		return true
+	})
+	slices.SortFunc(all, func(a, b sharedLimitStatus) int { return cmp.Compare(a.Host, b.Host) })
 	return all
 }
 

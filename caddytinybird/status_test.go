@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/sharedlimit"
 )
 
 // statusText is what the admin endpoint would answer about a config.
@@ -295,6 +296,61 @@ func TestP4StatusHoldsNoSecret(t *testing.T) {
 		t.Errorf("the names are not told: %s", text)
 	}
 }
+
+// TestStatusOfStores: a store is up until it is lost; then the status says since when and why, and the words hold nothing of what is secret
+// in the address, even if the server repeats it.
+func TestStatusOfStores(t *testing.T) {
+	t.Parallel()
+	stack, m := newStack(t, devstack.Options{}), newStore(t)
+	const planted = "planted4NvHkqjTYyJmWzXcRbPdLfGsQa"
+	m.RequireUserAuth(planted, planted)
+	e := newEdge(t, stack, func(h *Handler) {
+		shared(m, 1000)(h)
+		h.RateLimitRedis.URL = "redis://" + planted + ":" + planted + "@" + m.Addr() + "/0"
+	})
+	of := func() sharedLimitStatus {
+		t.Helper()
+		text := statusText(t, e.context)
+		if strings.Contains(text, planted) {
+			t.Errorf("a secret is in the status: %s", text)
+		}
+		var s status
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(s.SharedLimits, func(l sharedLimitStatus) bool { return l.Host == m.Addr() })
+		if i < 0 {
+			t.Fatalf("no store in %s", text)
+		}
+		return s.SharedLimits[i]
+	}
+	if s := of(); s != (sharedLimitStatus{Host: m.Addr(), Up: true}) {
+		t.Errorf("before the first request: %+v", s)
+	}
+	began := time.Now().Add(-time.Second)
+	for text, want := range map[string]string{
+		"NOPERM User " + planted + " has no permissions to run the 'evalsha' command": "NOPERM",
+		"ERR unknown command, with args beginning with: " + planted:                   "command",
+		planted: "error",
+	} {
+		e.store.observe(sharedlimit.Event{Err: serverError(text)})
+		if s := of(); s.Up || s.AwaySince == nil || s.AwaySince.Before(began) || s.AwaySince.After(time.Now()) || !strings.Contains(s.LastError, want) {
+			t.Errorf("%s: %+v", want, s)
+		}
+	}
+	e.store.observe(sharedlimit.Event{Down: time.Minute})
+	if s := of(); s != (sharedLimitStatus{Host: m.Addr(), Up: true}) {
+		t.Errorf("after it came back: %+v", s)
+	}
+}
+
+// serverError is an error that a Redis answers with.
+type serverError string
+
+func (e serverError) Error() string { return string(e) }
+
+// RedisError implements redis.Error.
+func (serverError) RedisError() {}
 
 // TestStatusMethods: only GET is answered, and an error has Caddy's own form.
 func TestStatusMethods(t *testing.T) {

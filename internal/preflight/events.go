@@ -32,6 +32,9 @@ func (r *run) datasource(ctx context.Context, w *workspace, name string, fields 
 	case errors.Is(err, tbapi.ErrNoDatasource):
 		r.fail(CheckEvents, name, "the workspace has no data source of this name", "Correct the name, or deploy the data source.")
 		return false
+	case errors.Is(err, tbapi.ErrLimited):
+		r.warn(CheckEvents, name, "it was not found out whether there is such a data source: "+err.Error(), fixLimited)
+		return false
 	case err != nil:
 		r.warn(CheckEvents, name, "it was not found out whether there is such a data source: "+err.Error(), "")
 		return false

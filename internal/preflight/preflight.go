@@ -60,6 +60,7 @@ type Tinybird struct {
 	Transport   http.RoundTripper
 	TTL         time.Duration // of minted tokens; 0: the default
 	Events      []ingest.SourceInfo
+	Store       *Store // nil: there is no `rate_limit redis`
 }
 
 // Options say how to look.
@@ -113,6 +114,7 @@ func (c *Checker) Site(ctx context.Context, s Site) SiteReport {
 		r.fail(CheckSettings, "tinybird", s.TinybirdErr.Error(), "")
 	case s.Tinybird != nil:
 		r.tinybird(ctx, s.Tinybird)
+		r.store(ctx, s.Tinybird.Store)
 	}
 	for _, setting := range s.Literal {
 		r.warn(CheckLiteralSecret, setting, "the secret stands in the config itself, where the admin endpoint and the saved config show it",

@@ -122,6 +122,8 @@ func TestTinybirdAnswers(t *testing.T) {
 		"wants the client's":     {api{"/v0/pipes/p.json": "400", "/v0/pipes/p": required}, CheckPipe, Pass, "a client has to send day"},
 		"not there by its name":  {api{"/v0/pipes/p.json": "404"}, CheckPipe, Fail, "404"},
 		"too many":               {api{"/v0/pipes/p.json": "429"}, CheckPipe, Warn, "429"},
+		"too many definitions":   {api{"/v0/pipes/p": "429"}, CheckPipe, Fail, "429"},
+		"too many sources":       {api{"/v0/datasources/clicks": "429"}, CheckEvents, Warn, "429"},
 		"too slow":               {api{"/v0/pipes/p.json": "408"}, CheckPipe, Warn, "408"},
 		"no definition":          {api{"/v0/pipes/p": "404"}, CheckPipe, Fail, "no pipe of this name"},
 		"definition refused":     {api{"/v0/pipes/p": "403"}, CheckPipe, Warn, "cannot be read"},
@@ -144,6 +146,8 @@ func TestTinybirdAnswers(t *testing.T) {
 			t.Errorf("%s: %+v, want %s %q", name, c, tt.status, tt.text)
 		} else if c.Status == Fail && c.Fix == "" {
 			t.Errorf("%s: %q says no fix", name, c.Message)
+		} else if strings.Contains(c.Message, "429") && (!strings.Contains(c.Fix, "is used up") || strings.Contains(c.Fix, "--timeout")) {
+			t.Errorf("%s: a limit is used up, and the advice is %q", name, c.Fix)
 		}
 		for _, c := range r.Checks {
 			if strings.Contains(c.Message+c.Fix, "signing-key-signing") || strings.Contains(c.Message+c.Fix, "append-token-") {

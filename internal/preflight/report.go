@@ -33,6 +33,7 @@ const (
 	CheckMintedToken       = "minted_token"
 	CheckPipe              = "pipe"
 	CheckEvents            = "events"
+	CheckSharedLimit       = "shared_limit"
 	CheckClock             = "clock"
 	CheckLiteralSecret     = "literal_secret"
 	CheckSettings          = "settings"

@@ -204,14 +204,27 @@ func (r *run) pipe(ctx context.Context, w *workspace, p tinybird.PipeInfo) {
 		r.fail(CheckPipe, p.Name, fmt.Sprintf("Tinybird refuses a token for it (%d)", a.status), "Look at it in Tinybird: it may belong to another workspace that is shared with this one.")
 	case a.status == http.StatusNotFound:
 		r.fail(CheckPipe, p.Name, "Tinybird answers 404", fixPublish)
-	case a.status == http.StatusTooManyRequests, a.status == http.StatusRequestTimeout:
-		r.warn(CheckPipe, p.Name, fmt.Sprintf("Tinybird answers with status %d", a.status), "Try again later; a query that takes too long has to be made faster.")
+	case a.status == http.StatusTooManyRequests:
+		r.warn(CheckPipe, p.Name, tbapi.ErrLimited.Error(), fixLimited)
+	case a.status == http.StatusRequestTimeout:
+		r.warn(CheckPipe, p.Name, "Tinybird answers with status 408", "Try again later; a query that takes too long has to be made faster.")
 	default:
 		r.fail(CheckPipe, p.Name, fmt.Sprintf("Tinybird answers with status %d", a.status), "Try again later, and look at the pipe in Tinybird.")
 	}
 }
 
-const fixAgain = "Try again, and give it more time with --timeout if that is what it needs."
+const (
+	fixAgain   = "Try again, and give it more time with --timeout if that is what it needs."
+	fixLimited = "A limit of the workspace's plan, or of a token, is used up. Try again later; Tinybird shows what was used."
+)
+
+// fixAsking is what to do when Tinybird could not be asked.
+func fixAsking(err error) string {
+	if errors.Is(err, tbapi.ErrLimited) {
+		return fixLimited
+	}
+	return fixAgain
+}
 
 const fixPublish = "Correct the name, publish the pipe as an endpoint, or take it out of the config."
 
@@ -226,14 +239,14 @@ func (r *run) definition(ctx context.Context, w *workspace, name string, fixed [
 		r.warn(CheckPipe, name, "its definition cannot be read with the signing key", fixSigningKey)
 		return use, false
 	case err != nil:
-		r.fail(CheckPipe, name, err.Error(), fixAgain)
+		r.fail(CheckPipe, name, err.Error(), fixAsking(err))
 		return use, false
 	case d.Endpoint == "":
 		r.fail(CheckPipe, name, "it is not published: it has no endpoint", fixPublish)
 		return use, false
 	}
 	if use, err = audit.UseOf(ctx, d, fixed, w.api.Definition); err != nil {
-		r.fail(CheckPipe, name, err.Error(), fixAgain)
+		r.fail(CheckPipe, name, err.Error(), fixAsking(err))
 		return use, false
 	}
 	if len(use.Unused) > 0 {

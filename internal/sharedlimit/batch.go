@@ -1,6 +1,7 @@
 package sharedlimit
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -75,7 +76,7 @@ func (s *Store) work() {
 			return
 		case c := <-s.queue:
 			batch = s.collect(batch[:0], c)
-			s.exchange(batch, s.timeout)
+			s.exchange(s.ctx, batch, s.timeout)
 			for _, c := range batch {
 				c.done <- struct{}{}
 			}
@@ -103,8 +104,8 @@ func (s *Store) collect(batch []*call, c *call) []*call {
 }
 
 // exchange asks a batch of questions in one round trip. Only when the store does not know the script there is a second one.
-func (s *Store) exchange(batch []*call, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(s.ctx, patience)
+func (s *Store) exchange(ctx context.Context, batch []*call, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	s.run(ctx, batch, "evalsha", scriptDigest)
 	unknown := batch[:0:0]
@@ -126,8 +127,13 @@ func (s *Store) run(ctx context.Context, batch []*call, command, what string) {
 		answers[i] = redis.NewIntCmd(ctx, command, what, 1, c.key, c.interval, c.burst)
 		_ = pipe.Process(ctx, answers[i]) // only queues it
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	_, err := pipe.Exec(ctx)
 	for i, c := range batch {
 		c.answer, c.err = answers[i].Result()
+		// Each command has its own error, but for one: when the store refuses the credentials, the client sends no command, and only
+		// says so here. The script's answer is never 0.
+		if c.err == nil && c.answer == 0 {
+			c.err = cmp.Or(err, errUnanswered)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,9 +30,10 @@ const (
 )
 
 var (
-	errTimeout = errors.New("no answer in time")
-	errBusy    = errors.New("too many questions wait for an answer")
-	errClosed  = errors.New("the store is closed")
+	errTimeout    = errors.New("no answer in time")
+	errBusy       = errors.New("too many questions wait for an answer")
+	errUnanswered = errors.New("the question was not answered")
+	errClosed     = errors.New("the store is closed")
 )
 
 // Event is a change: the store was lost, or it is back.
@@ -179,7 +181,7 @@ func (s *Store) watch(key string, err error) {
 		case <-time.After(s.delay/2 + rand.N(s.delay)): //nolint:gosec // so that edges do not ask all at once
 		}
 		s.delay = min(2*s.delay, lastProbe)
-		if s.probe(key) == nil {
+		if s.probe(s.ctx, key) == nil {
 			break
 		}
 	}
@@ -190,13 +192,21 @@ func (s *Store) watch(key string, err error) {
 
 // probe counts a request of nobody's. The first time may take as long as connecting takes, and then there is a connection;
 // the second time has to be in time.
-func (s *Store) probe(key string) error {
-	for _, patience := range []time.Duration{connectTimeout, s.timeout} {
+func (s *Store) probe(ctx context.Context, key string) error {
+	for n, patience := range []time.Duration{connectTimeout, s.timeout} {
 		c := s.newCall(probeKey(key), ratelimit.Limit{RPS: 1000, Burst: 1})
-		s.exchange([]*call{c}, patience)
-		if c.err != nil {
+		s.exchange(ctx, []*call{c}, patience)
+		switch late := (net.Error)(nil); {
+		case c.err == nil:
+		case n > 0 && ctx.Err() == nil && errors.As(c.err, &late) && late.Timeout():
+			return slowError{s.timeout}
+		default:
 			return c.err
 		}
 	}
 	return nil
 }
+
+// Probe finds out whether the store can be used, by the question that brings back one that was lost. It leaves no counter behind, and
+// [Explain] says what its error means.
+func (s *Store) Probe(ctx context.Context) error { return s.probe(ctx, "check") }

@@ -32,6 +32,7 @@ var (
 	ErrNoDatasource = errors.New("there is no such data source in the workspace")
 	ErrTooBig       = errors.New("the answer is too large to look at")
 	ErrToken        = errors.New("the signing key is refused by Tinybird: it has to be the workspace admin token of this workspace, and upstream the address of its region")
+	ErrLimited      = errors.New("Tinybird answers with status 429")
 	ErrTimeout      = errors.New("no answer from Tinybird in time; give it more with --timeout, or try again later")
 )
 
@@ -111,6 +112,8 @@ func (c *Client) asAdmin(ctx context.Context, path, what string, none error) ([]
 		return res.Body, nil
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return nil, ErrToken
+	case http.StatusTooManyRequests:
+		return nil, fmt.Errorf("read %s: %w", what, ErrLimited)
 	case http.StatusNotFound:
 		if none != nil {
 			return nil, none
