@@ -213,10 +213,10 @@ func (c *SharedLimit) preflight(log *zap.Logger) (*preflight.Store, error) {
 		routeRedisLog()
 		s, err := sharedlimit.Open(sharedlimit.Options{Redis: address.Redis, Timeout: time.Duration(c.Timeout)})
 		if err != nil {
-			return err //nolint:wrapcheck // it is explained by kind
+			return err
 		}
-		defer s.Close()
-		return s.Probe(ctx) //nolint:wrapcheck // as above
+		defer func() { _ = s.Close() }()
+		return s.Probe(ctx)
 	}}, nil
 }
 

@@ -31,15 +31,15 @@ const (
 	NoRedis                 // what came back is not of a Redis
 )
 
-// Failure is why a store cannot be used, in words that may be shown: nothing of the address but hosts is in them, and nothing of what
+// StoreError is why a store cannot be used, in words that may be shown: nothing of the address but hosts is in them, and nothing of what
 // was answered but the code of an error, because servers repeat user names and what they were sent.
-type Failure struct {
+type StoreError struct {
 	Kind Kind
 	text string
 }
 
 // Error implements error.
-func (f *Failure) Error() string { return f.text }
+func (f *StoreError) Error() string { return f.text }
 
 // slowError is for a store that answers, but not in time.
 type slowError struct{ timeout time.Duration }
@@ -55,7 +55,7 @@ var codes = []string{
 }
 
 // Explain says what an error of a store means.
-func Explain(err error) *Failure {
+func Explain(err error) *StoreError {
 	var (
 		answered redis.Error
 		slow     slowError
@@ -65,46 +65,46 @@ func Explain(err error) *Failure {
 	case errors.As(err, &answered):
 		return explainAnswer(answered)
 	case errors.As(err, &slow):
-		return &Failure{Slow, slow.Error()}
+		return &StoreError{Slow, slow.Error()}
 	case errors.Is(err, errBusy), errors.Is(err, errClosed), errors.Is(err, errUnanswered):
-		return &Failure{Away, err.Error()}
+		return &StoreError{Away, err.Error()}
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, redis.ErrPoolTimeout),
 		errors.As(err, &timeout) && timeout.Timeout():
-		return &Failure{Away, errTimeout.Error()}
+		return &StoreError{Away, errTimeout.Error()}
 	}
 	return explainConnection(err)
 }
 
 // explainAnswer is for what the server itself says.
-func explainAnswer(e redis.Error) *Failure {
+func explainAnswer(e redis.Error) *StoreError {
 	begins := func(starts ...string) bool {
 		return slices.ContainsFunc(starts, func(s string) bool { return redis.HasErrorPrefix(e, s) || strings.HasPrefix(e.Error(), s) })
 	}
 	switch {
 	case begins("NOAUTH"):
-		return &Failure{Password, "it wants a password (NOAUTH)"}
+		return &StoreError{Password, "it wants a password (NOAUTH)"}
 	case begins("WRONGPASS", "ERR invalid password"):
-		return &Failure{Password, "it does not accept the password (WRONGPASS)"}
+		return &StoreError{Password, "it does not accept the password (WRONGPASS)"}
 	case begins("ERR AUTH", "ERR Client sent AUTH"):
-		return &Failure{Password, "it has no password, and the address has one"}
+		return &StoreError{Password, "it has no password, and the address has one"}
 	case begins("NOPERM"):
-		return &Failure{Permission, "the user may not do what counting needs (NOPERM)"}
+		return &StoreError{Permission, "the user may not do what counting needs (NOPERM)"}
 	case begins("ERR unknown command"):
-		return &Failure{Permission, "it does not know a command that counting needs"}
+		return &StoreError{Permission, "it does not know a command that counting needs"}
 	case begins("MOVED", "ASK "):
-		return &Failure{Cluster, "it is a node of a cluster (MOVED)"}
+		return &StoreError{Cluster, "it is a node of a cluster (MOVED)"}
 	case begins("ERR This instance has cluster support disabled"):
-		return &Failure{Cluster, "it is not a cluster"}
+		return &StoreError{Cluster, "it is not a cluster"}
 	}
 	code, _, _ := strings.Cut(e.Error(), " ")
 	if !slices.Contains(codes, code) {
-		return &Failure{Refused, "it answers with an error"}
+		return &StoreError{Refused, "it answers with an error"}
 	}
-	return &Failure{Refused, "it answers with the error " + code}
+	return &StoreError{Refused, "it answers with the error " + code}
 }
 
 // explainConnection is for what happens to a connection.
-func explainConnection(err error) *Failure {
+func explainConnection(err error) *StoreError {
 	var (
 		certificate *tls.CertificateVerificationError
 		noTLS       tls.RecordHeaderError
@@ -114,19 +114,19 @@ func explainConnection(err error) *Failure {
 	)
 	switch {
 	case errors.As(err, &certificate):
-		return &Failure{Certificate, certificate.Error()}
+		return &StoreError{Certificate, certificate.Error()}
 	case errors.As(err, &noTLS):
-		return &Failure{NoTLS, "what answers there does not speak TLS"}
+		return &StoreError{NoTLS, "what answers there does not speak TLS"}
 	case errors.As(err, &alert):
-		return &Failure{Certificate, "it ends the TLS handshake: " + alert.Error()}
+		return &StoreError{Certificate, "it ends the TLS handshake: " + alert.Error()}
 	case errors.As(err, &network) && network.Op == "remote error":
-		return &Failure{Certificate, "it ends the TLS handshake: " + network.Error()}
+		return &StoreError{Certificate, "it ends the TLS handshake: " + network.Error()}
 	case errors.As(err, &network):
-		return &Failure{Away, network.Error()}
+		return &StoreError{Away, network.Error()}
 	case errors.As(err, &name):
-		return &Failure{Away, name.Error()}
+		return &StoreError{Away, name.Error()}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
-		return &Failure{Away, "it ends the connection"}
+		return &StoreError{Away, "it ends the connection"}
 	}
-	return &Failure{NoRedis, "what answers there cannot be understood as a Redis"}
+	return &StoreError{NoRedis, "what answers there cannot be understood as a Redis"}
 }

@@ -196,7 +196,8 @@ func (s *Store) probe(ctx context.Context, key string) error {
 	for n, patience := range []time.Duration{connectTimeout, s.timeout} {
 		c := s.newCall(probeKey(key), ratelimit.Limit{RPS: 1000, Burst: 1})
 		s.exchange(ctx, []*call{c}, patience)
-		switch late := (net.Error)(nil); {
+		var late net.Error
+		switch {
 		case c.err == nil:
 		case n > 0 && ctx.Err() == nil && errors.As(c.err, &late) && late.Timeout():
 			return slowError{s.timeout}

@@ -32,7 +32,7 @@ var (
 	ErrNoDatasource = errors.New("there is no such data source in the workspace")
 	ErrTooBig       = errors.New("the answer is too large to look at")
 	ErrToken        = errors.New("the signing key is refused by Tinybird: it has to be the workspace admin token of this workspace, and upstream the address of its region")
-	ErrLimited      = errors.New("Tinybird answers with status 429")
+	ErrLimited      = errors.New("status 429 from Tinybird")
 	ErrTimeout      = errors.New("no answer from Tinybird in time; give it more with --timeout, or try again later")
 )
 
