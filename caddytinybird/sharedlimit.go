@@ -131,7 +131,7 @@ func (s *sharedStore) observe(e sharedlimit.Event) {
 	log := s.users[len(s.users)-1].log
 	s.mu.Unlock()
 	if e.Err != nil {
-		log.Warn("the shared rate limit's store is lost; this edge counts for itself until it is back", zap.String("store", s.host), zap.Error(e.Err))
+		log.Warn("the shared rate limit's store is lost; this edge counts for itself until it is back", zap.String("store", s.host), zap.Error(sharedlimit.Explain(e.Err)))
 		return
 	}
 	log.Info("the shared rate limit's store is back", zap.String("store", s.host), zap.Duration("away", e.Down))
