@@ -14,7 +14,6 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/bapi"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/preflight"
 )
@@ -267,8 +266,3 @@ func (s *configuredSite) preflight(ctx caddy.Context, log *zap.Logger) (*preflig
 	}
 	return out, nil
 }
-
-// Interface guard.
-var _ interface {
-	KeyIDs(ctx context.Context) ([]string, error)
-} = (*bapi.Client)(nil)
