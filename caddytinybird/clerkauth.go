@@ -165,10 +165,8 @@ func (h *ClerkAuth) admit(w http.ResponseWriter, r *http.Request, o *clerk.Outco
 	v.identity, v.refusal, v.decided = o.Identity, nil, true
 	v.logFields(r)
 	v.setUser(r)
-	for _, q := range h.Require {
-		if !holds(q, o.Identity) {
-			return h.turnAway(w, r, o, notAllowed(q))
-		}
+	if refusal := unmet(h.Require, o.Identity); refusal != nil {
+		return h.turnAway(w, r, o, refusal)
 	}
 	h.headers.set(r.Header, o.Identity)
 	authenticated(r, authSignedIn)

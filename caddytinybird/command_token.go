@@ -149,10 +149,8 @@ func (f *tokenFlags) mint(ctx context.Context, cmd *cobra.Command) (*mintedToken
 		return nil, err
 	}
 	if s.auth != nil {
-		for _, q := range s.auth.Require {
-			if !holds(q, id) {
-				return nil, notAllowed(q)
-			}
+		if refusal := unmet(s.auth.Require, id); refusal != nil {
+			return nil, refusal
 		}
 	}
 	return f.sign(s, b, id)

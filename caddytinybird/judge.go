@@ -174,10 +174,8 @@ func (c *court) judge(ctx context.Context, token string, v *inspect.Verdict) *ap
 		if who.identity, err = c.verifier.Authenticate(r); err != nil { //nolint:contextcheck // it takes the request, and with it its context
 			return refusalOf(err)
 		}
-		for _, q := range c.site.auth.Require {
-			if !holds(q, who.identity) {
-				return notAllowed(q)
-			}
+		if refusal := unmet(c.site.auth.Require, who.identity); refusal != nil {
+			return refusal
 		}
 		who.decided = true
 	}

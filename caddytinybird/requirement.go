@@ -53,6 +53,16 @@ func holds(q Requirement, id *clerk.Identity) bool {
 	})
 }
 
+// unmet is the refusal of an identity that lacks something of what is required, nil if it has all of it.
+func unmet(required []Requirement, id *clerk.Identity) *apierr.Error {
+	for _, q := range required {
+		if !holds(q, id) {
+			return notAllowed(q)
+		}
+	}
+	return nil
+}
+
 func notAllowed(q Requirement) *apierr.Error {
 	return apierr.New(http.StatusForbidden, apierr.NotAllowed,
 		"You are not allowed here: an organization, role, permission, feature or plan is asked for that you do not have.").
