@@ -219,7 +219,7 @@ func parsePipe(p *handlerParser, d *caddyfile.Dispenser) error {
 // check holds the rules that only the whole block shows, and names the line of what breaks them.
 func (p *handlerParser) check(directive caddyfile.Token) error {
 	if p.SigningKey == "" {
-		return errAt(directive, "signing_key is missing; add `signing_key {env.TINYBIRD_SIGNING_KEY}` with the workspace admin token")
+		return errAt(directive, "%w", errNoSigningKey)
 	}
 	if len(p.pipes) == 0 && len(p.events) == 0 {
 		return errAt(directive, "%w", errNothingServed)

@@ -93,7 +93,7 @@ func (p *clerkParser) parseKey(d *caddyfile.Dispenser) error {
 // check holds the rules that only the whole block shows.
 func (p *clerkParser) check(at caddyfile.Token) error {
 	if p.JWTKey != "" && p.JWKSURL != "" {
-		return errAt(at, "jwt_key and jwks_url exclude each other: with jwt_key no keys are fetched; remove one of them")
+		return errAt(at, "%w", errTwoSourcesOfKeys)
 	}
 	return nil
 }

@@ -228,10 +228,12 @@ func (c *Clerk) resolveIssuers() error {
 	return nil
 }
 
+var errTwoSourcesOfKeys = errors.New("jwt_key and jwks_url exclude each other: with jwt_key no keys are fetched; remove one of them")
+
 // check holds the rules between settings.
 func (c *Clerk) check() error {
 	if c.JWTKey != "" && c.JWKSURL != "" {
-		return errors.New("clerk: jwt_key and jwks_url exclude each other: with jwt_key no keys are fetched; remove one of them")
+		return fmt.Errorf("clerk: %w", errTwoSourcesOfKeys)
 	}
 	if c.JWKSRefresh != 0 && time.Duration(c.JWKSRefresh) < time.Second {
 		return fmt.Errorf("clerk: jwks_refresh %s is too short; use at least 1s", time.Duration(c.JWKSRefresh))

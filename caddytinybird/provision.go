@@ -147,10 +147,12 @@ func (h *Handler) provisionPolicy(credentials []string) error {
 	return err
 }
 
+var errNoSigningKey = errors.New("signing_key is missing; add `signing_key {env.TINYBIRD_SIGNING_KEY}` with the workspace admin token")
+
 // resolveWorkspace reads the signing key and what follows from it: the workspace and its region.
 func (h *Handler) resolveWorkspace() (key tinybird.SigningKey, workspace string, base *url.URL, err error) {
 	if h.SigningKey == "" {
-		return key, "", nil, errors.New("signing_key is missing; add `signing_key {env.TINYBIRD_SIGNING_KEY}` with the workspace admin token")
+		return key, "", nil, errNoSigningKey
 	}
 	secret, err := resolveSecret(h.log, "signing_key", h.SigningKey)
 	if err != nil {
