@@ -160,8 +160,7 @@ func (d *decision) limit(fields []zap.Field) []zap.Field {
 	}
 	fields = append(fields, zap.Int("rate_limit", d.rate.Limit.RPS), zap.Int("rate_remaining", d.rate.Remaining))
 	if !d.rate.Allowed {
-		// As in Retry-After.
-		fields = append(fields, zap.Int("retry_after_seconds", int((d.rate.RetryAfter+time.Second-1)/time.Second)))
+		fields = append(fields, zap.Int("retry_after_seconds", retryAfter(d.rate)))
 	}
 	return fields
 }

@@ -126,7 +126,7 @@ func (h *Handler) tellLimited(pipe, tenant string, result ratelimit.Result) {
 		"workspace_id":        h.workspaceID,
 		"rps":                 result.Limit.RPS,
 		"burst":               result.Limit.Burst,
-		"retry_after_seconds": int((result.RetryAfter + time.Second - 1) / time.Second), // as in Retry-After
+		"retry_after_seconds": retryAfter(result),
 		"suppressed":          suppressed,
 	}) {
 		h.limiter.told.missed(suppressed)

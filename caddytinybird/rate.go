@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -37,6 +38,11 @@ func (h *Handler) limit(w http.ResponseWriter, r *http.Request, x *exchange, pip
 		return 0, tooMany(nil)
 	}
 	return rps, nil
+}
+
+// retryAfter is what Retry-After tells the client of a refused request, in seconds.
+func retryAfter(refused ratelimit.Result) int {
+	return int((refused.RetryAfter + time.Second - 1) / time.Second)
 }
 
 // allowedPlaces is how many requests to Tinybird the tenant may have under way: 0 for any number.

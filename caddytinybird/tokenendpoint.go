@@ -100,7 +100,7 @@ func writeJSON(w http.ResponseWriter, status int, answer any) error {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("Cache-Control", "private, no-store")
+	h.Set("Cache-Control", privateNoStore)
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	// That the client is gone by now changes nothing.
