@@ -87,7 +87,7 @@ func setSecret[T any](name string, field func(*T) *string) option[T] {
 	}}
 }
 
-// setDuration is the option of one duration between least and most.
+// setDuration is the option of one duration.
 func setDuration[T any](field func(*T) *caddy.Duration, check func(caddy.Duration) error) option[T] {
 	return option[T]{parse: func(target *T, d *caddyfile.Dispenser) error {
 		name := d.Val()
