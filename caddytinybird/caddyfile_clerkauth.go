@@ -6,6 +6,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 func init() {
@@ -152,7 +154,7 @@ func parseOrganizationSync(p *clerkAuthParser, d *caddyfile.Dispenser) error {
 	case "personal":
 		list = &p.OrganizationSync.PersonalAccounts
 	default:
-		return d.Errf("organization_sync %s is not known; write organization or personal, and then the patterns of paths", shown(args[0]))
+		return d.Errf("organization_sync %s is not known; write organization or personal, and then the patterns of paths", tinybird.Shown(args[0]))
 	}
 	switch {
 	case len(args) == 1:
@@ -176,7 +178,7 @@ func parseSatellite(p *clerkAuthParser, d *caddyfile.Dispenser) error {
 	}
 	s := Satellite{Domain: args[0], AutoSync: len(args) == 2}
 	if len(args) > 2 || s.AutoSync && args[1] != "auto_sync" {
-		return d.Errf("satellite takes its domain and at most the word auto_sync, not %s", shown(strings.Join(args[1:], " ")))
+		return d.Errf("satellite takes its domain and at most the word auto_sync, not %s", tinybird.Shown(strings.Join(args[1:], " ")))
 	}
 	if err := checkDomain(s.Domain); err != nil {
 		return d.WrapErr(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 func init() {
@@ -121,7 +122,7 @@ func (h *ClerkAuth) checkWritten() error {
 	switch h.OnUnauthenticated {
 	case "", unauthenticatedRedirect, unauthenticated401:
 	default:
-		return fmt.Errorf("on_unauthenticated %s is not known; use redirect or 401", shown(h.OnUnauthenticated))
+		return fmt.Errorf("on_unauthenticated %s is not known; use redirect or 401", tinybird.Shown(h.OnUnauthenticated))
 	}
 	if h.ForwardIdentity != "" {
 		if err := checkHeaderPrefix(h.ForwardIdentity); err != nil {

@@ -17,6 +17,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 func init() {
@@ -40,7 +42,7 @@ all is well, 1 when something was found, and 2 when a command could not do its w
 			cmd.Args = cobra.ArbitraryArgs
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {
-					return couldNotRun(cmd, fmt.Errorf("there is no command %s; `caddy help tinybird` lists them", shown(args[0])))
+					return couldNotRun(cmd, fmt.Errorf("there is no command %s; `caddy help tinybird` lists them", tinybird.Shown(args[0])))
 				}
 				return cmd.Help()
 			}
@@ -86,7 +88,7 @@ func configFlags(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(couldNotRun)
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return couldNotRun(cmd, fmt.Errorf("%s takes flags only, not %s", cmd.CommandPath(), shown(args[0])))
+			return couldNotRun(cmd, fmt.Errorf("%s takes flags only, not %s", cmd.CommandPath(), tinybird.Shown(args[0])))
 		}
 		return nil
 	}

@@ -162,7 +162,7 @@ func (f *auditFlags) options() (audit.Options, error) {
 			name, column = "", text
 		}
 		if column == "" {
-			return o, fmt.Errorf("--tenant-column %s names no column; write <column>, or <parameter>=<column>", shown(text))
+			return o, fmt.Errorf("--tenant-column %s names no column; write <column>, or <parameter>=<column>", tinybird.Shown(text))
 		}
 		o.Columns[name] = column
 	}
@@ -182,7 +182,7 @@ func parseTenant(text string) (audit.Tenant, error) {
 	for pair := range strings.SplitSeq(text, ",") {
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok || value == "" || tinybird.CheckName(name) != nil {
-			return nil, fmt.Errorf("--tenant %s: %s is no <name>=<value>", shown(text), shown(pair))
+			return nil, fmt.Errorf("--tenant %s: %s is no <name>=<value>", tinybird.Shown(text), tinybird.Shown(pair))
 		}
 		t[name] = value
 	}

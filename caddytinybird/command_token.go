@@ -174,7 +174,7 @@ func (f *tokenFlags) site(ctx caddy.Context, sites []configuredSite) (*configure
 	}
 	switch {
 	case found == nil:
-		return nil, nil, apierr.NoEndpoint().Wrap(fmt.Errorf("no site of the config lists the pipe %s", shown(f.pipe)))
+		return nil, nil, apierr.NoEndpoint().Wrap(fmt.Errorf("no site of the config lists the pipe %s", tinybird.Shown(f.pipe)))
 	case len(hosts) > 1:
 		return nil, nil, fmt.Errorf("several sites could be meant; name one with --site: %s", strings.Join(hosts, "; "))
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 // defaultHeaderPrefix begins the names of the headers that tell a backend who a request is from. No client may set one,
@@ -123,7 +124,7 @@ var notForIdentity = []string{
 func checkHeaderPrefix(prefix string) error {
 	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
 	if strings.Trim(prefix, allowed) != "" || !strings.HasSuffix(prefix, "-") || strings.HasPrefix(prefix, "-") {
-		return fmt.Errorf("forward_identity %s is no prefix for headers; write letters, digits and hyphens, with a hyphen at the end, as X-Clerk-", shown(prefix))
+		return fmt.Errorf("forward_identity %s is no prefix for headers; write letters, digits and hyphens, with a hyphen at the end, as X-Clerk-", tinybird.Shown(prefix))
 	}
 	for _, name := range notForIdentity {
 		if beginsAlike(name, prefix) {

@@ -11,8 +11,6 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
-var shown = tinybird.Shown
-
 // requireOrganization is the kind of requirement that only clerk_auth has: a pipe's fixed parameters say it better.
 const requireOrganization = "organization"
 
@@ -26,13 +24,13 @@ func checkRequirement(q Requirement) error {
 		// Ids and slugs have the form of every other value.
 		q.Kind = tinybird.KindRole
 		if tinybird.CheckRequirement(tinybird.Requirement(q)) != nil {
-			return fmt.Errorf("require organization: %s has a value that is neither id nor slug; write them as Clerk shows them, without spaces and placeholders", shown(strings.Join(q.Values, " ")))
+			return fmt.Errorf("require organization: %s has a value that is neither id nor slug; write them as Clerk shows them, without spaces and placeholders", tinybird.Shown(strings.Join(q.Values, " ")))
 		}
 		return nil
 	case tinybird.KindRole, tinybird.KindPermission, tinybird.KindFeature, tinybird.KindPlan:
 		return tinybird.CheckRequirement(tinybird.Requirement(q))
 	default:
-		return fmt.Errorf("require %s is unknown: write organization, role, permission, feature or plan", shown(q.Kind))
+		return fmt.Errorf("require %s is unknown: write organization, role, permission, feature or plan", tinybird.Shown(q.Kind))
 	}
 }
 

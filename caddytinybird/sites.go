@@ -207,7 +207,7 @@ func chooseSites(all []configuredSite, host string) ([]configuredSite, error) {
 		}
 	}
 	if len(chosen) == 0 {
-		return nil, fmt.Errorf("nothing of this plugin answers for the site %s; there is: %s", shown(host), strings.Join(hosts, ", "))
+		return nil, fmt.Errorf("nothing of this plugin answers for the site %s; there is: %s", tinybird.Shown(host), strings.Join(hosts, ", "))
 	}
 	return chosen, nil
 }
