@@ -87,7 +87,7 @@ func TestStorageFaults(t *testing.T) {
 			<-disk.asked
 			onlyTenant(t, e.get(t, "ada", liveEvents), "acme")
 			onlyTenant(t, e.get(t, "cleo", liveEvents), "globex")
-			awaitThat(t, "the failure is logged", func() bool { return logged.Len() > 0 })
+			await(t, "the failure is logged", func() bool { return logged.Len() > 0 })
 			line := logged.All()[0]
 			cause, _ := line.ContextMap()["error"].(string)
 			if !strings.Contains(line.Message, "storage") || !strings.Contains(cause, tt.save.Error()) {
@@ -125,21 +125,6 @@ func keySetAt(t *testing.T, url string) *keySet {
 		t.Fatal("no key set")
 	}
 	return found
-}
-
-// awaitThat waits until ok says so.
-func awaitThat(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("still not: %s", what)
-		}
-	}
 }
 
 // nameService is a DNS server that can lose its names.

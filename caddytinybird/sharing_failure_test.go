@@ -145,7 +145,7 @@ func await(t testing.TB, what string, so func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("%s did not come", what)
+			t.Fatalf("still not: %s", what)
 		}
 	}
 }
