@@ -103,7 +103,7 @@ func shownRefusal(refusal *apierr.Error) *inspect.Refusal {
 	if refusal == nil {
 		return nil
 	}
-	r := &inspect.Refusal{Status: refusal.Status, Code: string(refusal.Code), Error: refusal.Message, Docs: refusal.Code.Docs()}
+	r := &inspect.Refusal{Status: refusal.Status, Code: string(refusal.Code), Error: refusal.Message, Docs: refusal.Code.Help()}
 	if refusal.Err != nil {
 		r.Why = hideSecret(refusal.Err).Error()
 	}

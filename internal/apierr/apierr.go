@@ -62,12 +62,6 @@ const (
 	UpstreamTimeout     Code = "upstream_timeout"
 )
 
-// docs is the page that describes each code.
-const docs = "https://github.com/seed-32cb3e43/caddy-tinybird/blob/main/docs/errors.md"
-
-// Docs is where the code is described: its cause, how to see it, and what to do.
-func (c Code) Docs() string { return docs + "#" + string(c) }
-
 // Error is a refusal on its way to the client. Message is shown to the client and never holds a secret or a
 // value the client did not send; Err is the cause for the operator's log and is never shown.
 type Error struct {

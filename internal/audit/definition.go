@@ -133,8 +133,8 @@ func (a *analysis) pipe(name string) (*tbapi.Definition, error) {
 	return d, err
 }
 
-// prove returns what keeps the endpoint from being restricted by the parameter, and whether the parameter is one that a call
-// cannot leave out.
+// prove returns what keeps the endpoint from being restricted by the parameter, and the parameter from being one that a call cannot
+// leave out.
 func (a *analysis) prove(param string) []*why {
 	p := prover{resolver: a, param: param, proofs: map[string]finding{}, passed: map[string]bool{}}
 	n, label := a.node(a.root, a.root.Endpoint)

@@ -47,7 +47,7 @@ func (x *expander) all(items []item, paths []path) ([]path, error) {
 			paths = each(paths, func(p *path) { p.add(piece{text: it}) })
 		case output:
 			paths = each(paths, func(p *path) {
-				p.aborts = p.aborts || it.value.call && (it.value.name == "error" || it.value.name == "custom_error")
+				p.aborts = p.aborts || it.value.aborts()
 				p.add(piece{out: it.value})
 			})
 		case assign:
@@ -164,7 +164,7 @@ func (x *expander) narrows(b branch) bool {
 			case string:
 				p.add(piece{text: it})
 			case output:
-				if it.value.call && (it.value.name == "error" || it.value.name == "custom_error") || slices.ContainsFunc(x.names, it.value.mentions) {
+				if it.value.aborts() || slices.ContainsFunc(x.names, it.value.mentions) {
 					return false
 				}
 				p.add(piece{out: it.value})

@@ -27,6 +27,9 @@ func (e *expr) mentions(name string) bool { return slices.Contains(e.names, name
 // plain reports whether the expression is a name alone.
 func (e *expr) plain() bool { return e.name != "" && !e.call }
 
+// aborts reports whether no SQL runs where the expression is put out.
+func (e *expr) aborts() bool { return e.call && (e.name == "error" || e.name == "custom_error") }
+
 // definedName is the function that tells whether a parameter was given, and an argument of the types.
 const definedName = "defined"
 

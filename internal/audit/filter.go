@@ -62,12 +62,17 @@ func anyOf(parts [][]token, param string) restriction {
 			common = f.columns
 			continue
 		}
-		common = slices.DeleteFunc(slices.Clone(common), func(c ref) bool { return !slices.Contains(f.columns, c) })
+		common = inBoth(common, f.columns)
 	}
 	if len(common) == 0 {
 		return restriction{issue: notProven("the two sides of an OR compare it with different columns")}
 	}
 	return restriction{columns: common}
+}
+
+// inBoth returns what is in both lists, in the order of the first.
+func inBoth[T comparable](a, b []T) []T {
+	return slices.DeleteFunc(slices.Clone(a), func(v T) bool { return !slices.Contains(b, v) })
 }
 
 func allOf(parts [][]token, param string) restriction {

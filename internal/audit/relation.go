@@ -71,7 +71,7 @@ func (p *prover) query(q *query) finding {
 			out.columns = f.columns
 			continue
 		}
-		out.columns = slices.DeleteFunc(slices.Clone(out.columns), func(c string) bool { return !slices.Contains(f.columns, c) })
+		out.columns = inBoth(out.columns, f.columns)
 	}
 	return out
 }
@@ -193,7 +193,7 @@ func (p *prover) allVariants(variants []variant) finding {
 		case !proven:
 			out, proven = f, true
 		default:
-			out.columns = slices.DeleteFunc(slices.Clone(out.columns), func(c string) bool { return !slices.Contains(f.columns, c) })
+			out.columns = inBoth(out.columns, f.columns)
 		}
 	}
 	if w := failed.why; w != nil && w.code == CodeSomeBranches && !proven && w.node == p.node {

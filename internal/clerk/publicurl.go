@@ -3,6 +3,7 @@ package clerk
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -99,11 +100,7 @@ func originOf(text string) string {
 func without(u *url.URL, names ...string) string {
 	var kept form
 	for _, p := range parseForm(u.RawQuery) {
-		drop := false
-		for _, name := range names {
-			drop = drop || p.name == name
-		}
-		if !drop {
+		if !slices.Contains(names, p.name) {
 			kept.add(p.name, p.value)
 		}
 	}

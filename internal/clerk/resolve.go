@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -211,12 +212,7 @@ func (i Instance) cookie(name string) int {
 	if bare, own := strings.CutSuffix(name, "_"+i.CookieSuffix); own && i.CookieSuffix != "" {
 		name = bare
 	}
-	for n, known := range cookieNames {
-		if name == known {
-			return n
-		}
-	}
-	return -1
+	return slices.Index(cookieNames[:], name)
 }
 
 // isFieldValue reports whether the text can be the value of a header field as it is.

@@ -149,8 +149,11 @@ func (r *run) warn(check, subject, message, fix string) { r.add(check, subject, 
 
 func (r *run) fail(check, subject, message, fix string) { r.add(check, subject, Fail, message, fix) }
 
-// offline is why something was not looked at.
-const offline = "not asked (--offline)"
+const (
+	// offline is why something was not looked at.
+	offline  = "not asked (--offline)"
+	fixClock = "Set the clock, by NTP."
+)
 
 // clockOffset is how far the clock of a server is ahead of this machine's, given when it was asked and when it answered. A Date has whole
 // seconds, and says nothing of what lies within. ok is false if there is none.
@@ -190,8 +193,6 @@ func (r *run) clock(who string, header http.Header, start, stop time.Time, skew,
 		r.pass(CheckClock, who, "agrees within "+skew.String())
 	}
 }
-
-const fixClock = "Set the clock, by NTP."
 
 // list names things in a sentence.
 func list(names []string) string { return strings.Join(names, ", ") }

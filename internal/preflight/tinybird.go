@@ -35,6 +35,9 @@ func (a answer) refused() bool {
 const (
 	fixSigningKey = "It has to be the token named `workspace admin token` (`admin token` in Classic and Local) of that workspace, not your own; and upstream the address of its region."
 	fixReach      = "Check `upstream` (or the region of the signing key), `transport`, and that this machine reaches that address."
+	fixAgain      = "Try again, and give it more time with --timeout if that is what it needs."
+	fixLimited    = "A limit of the workspace's plan, or of a token, is used up. Try again later; Tinybird shows what was used."
+	fixPublish    = "Correct the name, publish the pipe as an endpoint, or take it out of the config."
 )
 
 // tinybird checks what a site serves.
@@ -213,11 +216,6 @@ func (r *run) pipe(ctx context.Context, w *workspace, p tinybird.PipeInfo) {
 	}
 }
 
-const (
-	fixAgain   = "Try again, and give it more time with --timeout if that is what it needs."
-	fixLimited = "A limit of the workspace's plan, or of a token, is used up. Try again later; Tinybird shows what was used."
-)
-
 // fixAsking is what to do when Tinybird could not be asked.
 func fixAsking(err error) string {
 	if errors.Is(err, tbapi.ErrLimited) {
@@ -225,8 +223,6 @@ func fixAsking(err error) string {
 	}
 	return fixAgain
 }
-
-const fixPublish = "Correct the name, publish the pipe as an endpoint, or take it out of the config."
 
 // definition looks at how the pipe is written.
 func (r *run) definition(ctx context.Context, w *workspace, name string, fixed []string) (use audit.Use, ok bool) {

@@ -174,10 +174,6 @@ func wantIdle(t testing.TB, s *Store) {
 	}
 }
 
-type forwardOutcome = forward.Outcome
-
-func newRecorder() *httptest.ResponseRecorder { return httptest.NewRecorder() }
-
 // withETag answers with a validator of the test's own.
 type withETag struct {
 	http.ResponseWriter

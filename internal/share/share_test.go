@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/forward"
 )
 
 // TestFreshThenStaleThenGone follows one answer through its life.
@@ -157,7 +160,7 @@ func TestConditions(t *testing.T) {
 			}}
 			q := o.request(keyOf("q"))
 			q.Client = c.client
-			q.Fetch = func(ctx context.Context, w http.ResponseWriter) (out forwardOutcome, err error) {
+			q.Fetch = func(ctx context.Context, w http.ResponseWriter) (out forward.Outcome, err error) {
 				return o.fetch(ctx, &withETag{w, c.etag})
 			}
 			for _, result := range []Result{Miss, Hit} {
@@ -189,7 +192,7 @@ func TestOnlyDescriptionsAreShared(t *testing.T) {
 	s := newStore(t, Options{})
 	o := &origin{answer: numbered}
 	for _, result := range []Result{Miss, Hit, Hit} {
-		c := &client{ResponseRecorder: newRecorder()}
+		c := &client{ResponseRecorder: httptest.NewRecorder()}
 		c.Header().Set("X-Ratelimit-Limit", "5") // the edge's own
 		c.out, c.err = s.Serve(t.Context(), c, o.request(keyOf("q")))
 		c.want(t, result, "answer 1")

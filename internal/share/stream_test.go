@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,7 +26,35 @@ type pipe struct {
 }
 
 func newPipe() *pipe {
-	return &pipe{client: &client{ResponseRecorder: newRecorder()}, pieces: make(chan string)}
+	return &pipe{client: &client{ResponseRecorder: httptest.NewRecorder()}, pieces: make(chan string)}
+}
+
+// serve lets the client ask, and closes what it returns when it has its answer.
+func (p *pipe) serve(ctx context.Context, s *Store, q Request) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.out, p.err = s.Serve(ctx, p, q)
+	}()
+	return done
+}
+
+// wantPiece fails unless the next piece is this one.
+func (p *pipe) wantPiece(t testing.TB, piece string) {
+	t.Helper()
+	if got := <-p.pieces; got != piece {
+		t.Errorf("%q, want %q", got, piece)
+	}
+}
+
+// passOn answers with the pieces that are sent, as they come.
+func passOn(w io.Writer, sent <-chan string) error {
+	for piece := range sent {
+		if _, err := io.WriteString(w, piece); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *pipe) Write(b []byte) (int, error) {
@@ -108,39 +137,22 @@ func TestLargeAnswerIsNotHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t, small())
 		sent := make(chan string)
-		o := &origin{answer: func(_ int, w http.ResponseWriter) error {
-			for piece := range sent {
-				if _, err := io.WriteString(w, piece); err != nil {
-					return err
-				}
-			}
-			return nil
-		}}
+		o := &origin{answer: func(_ int, w http.ResponseWriter) error { return passOn(w, sent) }}
 		p := newPipe()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			p.out, p.err = s.Serve(t.Context(), p, o.request(keyOf("q")))
-		}()
+		done := p.serve(t.Context(), s, o.request(keyOf("q")))
 		first, second := strings.Repeat("a", entry), strings.Repeat("b", entry)
 		sent <- first
 		synctest.Wait() // nothing comes down yet: it might be all
 		sent <- second
-		if got := <-p.pieces; got != first {
-			t.Errorf("%q", got)
-		}
-		if got := <-p.pieces; got != second {
-			t.Errorf("%q", got)
-		}
+		p.wantPiece(t, first)
+		p.wantPiece(t, second)
 		synctest.Wait()
 		if _, bytes := s.Usage(); bytes != 0 {
 			t.Errorf("%d bytes are held", bytes)
 		}
 		for _, piece := range []string{"c", "d"} {
 			sent <- piece
-			if got := <-p.pieces; got != piece {
-				t.Errorf("%q", got)
-			}
+			p.wantPiece(t, piece)
 		}
 		close(sent)
 		<-done
@@ -160,28 +172,17 @@ func TestLargeAnswerIsKnownByItsLength(t *testing.T) {
 		o := &origin{answer: func(_ int, w http.ResponseWriter) error {
 			w.Header().Set("Content-Length", strconv.Itoa(entry+1))
 			w.WriteHeader(http.StatusOK)
-			for piece := range sent {
-				if _, err := io.WriteString(w, piece); err != nil {
-					return err
-				}
-			}
-			return nil
+			return passOn(w, sent)
 		}}
 		p := newPipe()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			p.out, p.err = s.Serve(t.Context(), p, o.request(keyOf("q")))
-		}()
+		done := p.serve(t.Context(), s, o.request(keyOf("q")))
 		synctest.Wait()
 		if _, bytes := s.Usage(); bytes != 0 {
 			t.Errorf("%d bytes are taken for it", bytes)
 		}
 		for _, piece := range []string{"a", strings.Repeat("b", entry)} {
 			sent <- piece
-			if got := <-p.pieces; got != piece {
-				t.Errorf("%q", got)
-			}
+			p.wantPiece(t, piece)
 		}
 		close(sent)
 		<-done
@@ -244,11 +245,7 @@ func TestLargeAnswersClientLeaves(t *testing.T) {
 				if !waits {
 					p.failAt = 2
 				}
-				done := make(chan struct{})
-				go func() {
-					defer close(done)
-					p.out, p.err = s.Serve(ctx, p, q)
-				}()
+				done := p.serve(ctx, s, q)
 				<-p.pieces
 				if waits {
 					go func() {
@@ -281,11 +278,7 @@ func TestLandedFlightIsNotJoined(t *testing.T) {
 		s := newStore(t, Options{})
 		o := &origin{answer: numbered}
 		p := newPipe()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			p.out, p.err = s.Serve(t.Context(), p, o.request(keyOf("q")))
-		}()
+		done := p.serve(t.Context(), s, o.request(keyOf("q")))
 		synctest.Wait()
 		time.Sleep(2 * ttl) //nolint:forbidigo // the bubble's clock
 		ask(t.Context(), s, o.request(keyOf("q"))).want(t, Miss, "answer 2")

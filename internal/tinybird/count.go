@@ -1,7 +1,6 @@
 package tinybird
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -13,6 +12,11 @@ const (
 	// eventsPart is the part of the rows that a tenant sends. No pipe can have this name.
 	eventsPart = "/events"
 )
+
+// MaxConcurrency is the largest bound on requests under way that can be configured. Far below it other bounds hold.
+const MaxConcurrency = 1_000_000
+
+var errConcurrency = fmt.Errorf("no whole number from 1 to %d", MaxConcurrency)
 
 // Count says what a request is counted under at the edge, and with which limits.
 type Count struct {
@@ -121,8 +125,3 @@ func ParseConcurrency(text string) (int, error) {
 	}
 	return n, nil
 }
-
-// MaxConcurrency is the largest bound on requests under way that can be configured. Far below it other bounds hold.
-const MaxConcurrency = 1_000_000
-
-var errConcurrency = errors.New("no whole number from 1 to 1000000")
