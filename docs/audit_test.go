@@ -2,7 +2,6 @@ package docs_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -49,10 +48,7 @@ func TestAuditCommands(t *testing.T) {
 	}
 	page := readPage(t, "audit.md")
 	ran, shown := 0, 0
-	for _, b := range page.blocks {
-		if b.language != "console" {
-			continue
-		}
+	for _, b := range page.in("console") {
 		line, want, _ := strings.Cut(b.text, "\n")
 		command, ok := strings.CutPrefix(line, "$ caddy tinybird ")
 		if !ok {
@@ -92,21 +88,13 @@ func tinybirdCommand(t *testing.T, args []string) (string, error) {
 func TestAuditJSON(t *testing.T) {
 	t.Parallel()
 	page := readPage(t, "audit.md")
-	found := 0
-	for _, b := range page.blocks {
-		if b.language != "json" {
-			continue
-		}
-		found++
-		dec := json.NewDecoder(strings.NewReader(b.text))
-		dec.DisallowUnknownFields()
-		var r audit.Report
-		if err := dec.Decode(&r); err != nil || r.Sites[0].Pipes[0].Checks[0].Code != audit.CodeSomeBranches {
-			t.Errorf("%s: %v %+v", page.name(b), err, r)
-		}
+	reports := page.in("json")
+	if len(reports) != 1 {
+		t.Fatalf("%d reports were found", len(reports))
 	}
-	if found != 1 {
-		t.Errorf("%d reports were found", found)
+	var r audit.Report
+	if page.report(t, reports[0], &r); r.Sites[0].Pipes[0].Checks[0].Code != audit.CodeSomeBranches {
+		t.Errorf("%s: %+v", page.name(reports[0]), r)
 	}
 }
 

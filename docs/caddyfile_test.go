@@ -69,10 +69,7 @@ func TestCaddyfilesLoad(t *testing.T) {
 	}
 	found := 0
 	for _, p := range pages(t) {
-		for _, b := range p.blocks {
-			if b.language != "caddyfile" {
-				continue
-			}
+		for _, b := range p.in("caddyfile") {
 			found++
 			t.Run(p.name(b), func(t *testing.T) {
 				t.Parallel()

@@ -125,10 +125,7 @@ func TestCommandsPage(t *testing.T) {
 	w := newCommandsWorld(t)
 	page := readPage(t, "commands.md")
 	ran, shown := 0, 0
-	for _, b := range page.blocks {
-		if b.language != "console" {
-			continue
-		}
+	for _, b := range page.in("console") {
 		line, want, _ := strings.Cut(b.text, "\n")
 		command, ok := strings.CutPrefix(line, "$ caddy tinybird ")
 		if !ok {
@@ -185,25 +182,16 @@ func (w *commandsWorld) run(t *testing.T, args []string) (string, error) {
 func TestCommandsJSON(t *testing.T) {
 	t.Parallel()
 	page := readPage(t, "commands.md")
-	found := 0
-	for _, b := range page.blocks {
-		if b.language != "json" {
-			continue
-		}
-		found++
-		for _, into := range []any{new(preflight.Report), new(inspect.Report)} {
-			if _, isCheck := into.(*preflight.Report); isCheck != strings.Contains(b.text, `"checks"`) {
-				continue
-			}
-			dec := json.NewDecoder(strings.NewReader(b.text))
-			dec.DisallowUnknownFields()
-			if err := dec.Decode(into); err != nil {
-				t.Errorf("%s: %v", page.name(b), err)
-			}
-		}
+	reports := page.in("json")
+	if len(reports) != 2 {
+		t.Errorf("%d reports were found", len(reports))
 	}
-	if found != 2 {
-		t.Errorf("%d reports were found", found)
+	for _, b := range reports {
+		if strings.Contains(b.text, `"checks"`) {
+			page.report(t, b, new(preflight.Report))
+		} else {
+			page.report(t, b, new(inspect.Report))
+		}
 	}
 }
 

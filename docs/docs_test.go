@@ -3,6 +3,7 @@
 package docs_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -89,6 +90,21 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(content)
+}
+
+// in returns the blocks of a language.
+func (p *page) in(language string) []block {
+	return slices.DeleteFunc(slices.Clone(p.blocks), func(b block) bool { return b.language != language })
+}
+
+// report reads a block as the JSON of a report, which has to know all of its members.
+func (p *page) report(t *testing.T, b block, into any) {
+	t.Helper()
+	dec := json.NewDecoder(strings.NewReader(b.text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		t.Fatalf("%s: %v", p.name(b), err)
+	}
 }
 
 // name is what a block is called in test output.
@@ -256,10 +272,7 @@ func TestCommandsExist(t *testing.T) {
 	programs := []string{"go run ./cmd/caddy demo", "go run ./cmd/caddy demo --check", "bin/caddy version"}
 	checked := 0
 	for _, p := range pages(t) {
-		for _, b := range p.blocks {
-			if b.language != "sh" {
-				continue
-			}
+		for _, b := range p.in("sh") {
 			for line := range strings.SplitSeq(strings.TrimSpace(b.text), "\n") {
 				checked++
 				name, isMake := strings.CutPrefix(line, "make ")
