@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -140,15 +141,7 @@ func (b *bench) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.signIn(max(2*b.cold, maxOf(b.sessions)))
-}
-
-func maxOf(list []int) int {
-	most := 0
-	for _, n := range list {
-		most = max(most, n)
-	}
-	return most
+	return b.signIn(max(2*b.cold, slices.Max(b.sessions)))
 }
 
 // signIn makes n sessions, of members of a thousand organizations.

@@ -49,9 +49,7 @@ type Pipe struct {
 	Nodes       []Node
 }
 
-// Endpoint is the node that answers, or nil.
-func (p *Pipe) Endpoint() *Node { return p.node(KindEndpoint) }
-
+// node is the node that is for that, or nil.
 func (p *Pipe) node(k Kind) *Node {
 	for n := range p.Nodes {
 		if p.Nodes[n].Kind == k {

@@ -26,6 +26,14 @@ func (c *call) arg(at int, name string) any {
 	return c.named[name]
 }
 
+// value is the first argument, or the default at a position where that is not defined.
+func (c *call) value(at int) any {
+	if v := c.args[0]; v != nil {
+		return v
+	}
+	return c.arg(at, "default")
+}
+
 func (r *renderer) call(e *expr) (any, error) {
 	c := &call{name: e.name, named: map[string]any{}, line: e.line}
 	var err error
@@ -74,11 +82,7 @@ func raise(c *call) (any, error) {
 }
 
 func columnFunction(c *call) (any, error) {
-	v := c.args[0]
-	if v == nil {
-		v = c.arg(1, "default")
-	}
-	name, ok := v.(string)
+	name, ok := c.value(1).(string)
 	if !ok {
 		return nil, syntaxError("Missing column() default value, use `column(column_name, 'default_column_name')`")
 	}
@@ -86,11 +90,7 @@ func columnFunction(c *call) (any, error) {
 }
 
 func columnsFunction(c *call) (any, error) {
-	v := c.args[0]
-	if v == nil {
-		v = c.arg(1, "default")
-	}
-	names, ok := v.(string)
+	names, ok := c.value(1).(string)
 	if !ok {
 		return nil, syntaxError("Missing columns() default value, use `columns(column_names, 'default_column_name')`")
 	}
@@ -105,10 +105,7 @@ func columnsFunction(c *call) (any, error) {
 }
 
 func splitToArray(c *call) (any, error) {
-	v := c.args[0]
-	if v == nil {
-		v = c.arg(1, "default")
-	}
+	v := c.value(1)
 	if v == nil {
 		v = ""
 	}
@@ -179,10 +176,7 @@ func (r *renderer) typed(c *call) (any, error) {
 	if c.name == arrayType {
 		at = 2
 	}
-	v := c.args[0]
-	if v == nil {
-		v = c.arg(at, "default")
-	}
+	v := c.value(at)
 	switch {
 	case c.name == "Boolean", c.name == boolType:
 		return boolean(v), nil
