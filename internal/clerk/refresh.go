@@ -101,9 +101,9 @@ func remoteIP(r *http.Request) string {
 var errorCode = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
 
 func refreshReason(err error) string {
-	e := (*bapi.Error)(nil)
+	e, ok := errors.AsType[*bapi.Error](err)
 	switch {
-	case !errors.As(err, &e), e.Status == 0, e.Code == "unexpected_error":
+	case !ok, e.Status == 0, e.Code == "unexpected_error":
 		return "fetch-error"
 	case errorCode.MatchString(e.Code):
 		return e.Code

@@ -104,8 +104,8 @@ func (s *Site) redeem(ctx context.Context, nonce string) ([]string, *failure) {
 
 // isAway reports whether Clerk did not answer, or not because of what the browser sent.
 func isAway(err error) bool {
-	e := (*bapi.Error)(nil)
-	return !errors.As(err, &e) || e.Status < http.StatusBadRequest || e.Status == http.StatusTooManyRequests ||
+	e, ok := errors.AsType[*bapi.Error](err)
+	return !ok || e.Status < http.StatusBadRequest || e.Status == http.StatusTooManyRequests ||
 		e.Status >= http.StatusInternalServerError || isOwnFault(e.Code)
 }
 

@@ -213,11 +213,11 @@ func (s *Site) decideSession(r *visit, c *session) (d decision, found bool) {
 		d = s.v.decideSession(r, c)
 	}
 	d.notice = errors.Join(notice, d.notice)
-	away := (*awayError)(nil)
+	_, away := errors.AsType[*awayError](notice)
 	switch {
 	case d.state == signedIn:
 		s.reconsider(r, &d, d.identity)
-	case errors.As(notice, &away):
+	case away:
 		return decision{state: signedOut, reason: reasonUnexpected, failure: failAway.because(notice), notice: notice}, true
 	case d.pending != nil:
 		s.reconsider(r, &d, d.pending)

@@ -71,6 +71,7 @@ func (v *Verifier) judge(ctx context.Context, c candidate) (*Identity, *failure)
 
 // verified is what a right signature vouches for.
 type verified struct {
+	claims   claims
 	identity *Identity
 	fault    *failure // why it is not that of a session; then there is no identity but that of a pending one
 }
@@ -153,7 +154,7 @@ func (v *Verifier) verify(c candidate, i *issuer, s signer) (t *verified, err er
 		}
 	}()
 	if e, ok := v.cache.get(c.key, &v.rules, v.now()); ok { // verified since the look-up
-		return &verified{identity: e.identity}, nil
+		return &verified{claims: e.identity.Claims, identity: e.identity}, nil
 	}
 	signed, f := c.parsed.open(s)
 	if f == nil {
@@ -162,7 +163,7 @@ func (v *Verifier) verify(c candidate, i *issuer, s signer) (t *verified, err er
 	if f != nil {
 		return nil, f
 	}
-	t = new(verified)
+	t = &verified{claims: signed}
 	if t.fault = v.checkSession(c.parsed, signed); t.fault != nil {
 		if t.fault == failPend {
 			t.identity = newIdentity(signed)

@@ -131,7 +131,7 @@ func causeOf(err error) error {
 	if err == nil {
 		return nil
 	}
-	if refusal := (*apierr.Error)(nil); errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*apierr.Error](err); ok {
 		return refusal.Err
 	}
 	return err

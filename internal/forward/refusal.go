@@ -38,14 +38,14 @@ func noAnswer(late bool) *apierr.Error {
 
 // isTimeout tells a service that is slow from one that is not there.
 func isTimeout(err error) bool {
-	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		return false
 	}
 	if errors.Is(err, errHeaderTimeout) || errors.Is(err, errIdleTimeout) {
 		return true
 	}
-	var t net.Error // context.DeadlineExceeded is one, too
-	return errors.As(err, &t) && t.Timeout()
+	t, ok := errors.AsType[net.Error](err) // context.DeadlineExceeded is one, too
+	return ok && t.Timeout()
 }
 
 // refusal turns an answer that is not handed on into one of our own. h is the header of the response to come.

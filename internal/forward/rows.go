@@ -61,7 +61,7 @@ func (f *Forwarder) Append(ctx context.Context, h http.Header, b Batch) (Receipt
 	out := Outcome{Duration: time.Since(start)}
 	var receipt Receipt
 	if err != nil {
-		if op := (*net.OpError)(nil); !errors.As(err, &op) || op.Op != "dial" {
+		if op, ok := errors.AsType[*net.OpError](err); !ok || op.Op != "dial" {
 			receipt.Fate = FateUnknown
 		}
 		err = x.unanswered(err)

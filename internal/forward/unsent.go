@@ -14,9 +14,9 @@ import (
 //
 // It is an *apierr.Error of the client's own, also for an answer that broke off, or wraps context.Canceled.
 func Unsent(h http.Header, err error) error {
-	refusal := (*apierr.Error)(nil)
+	refusal, ok := errors.AsType[*apierr.Error](err)
 	switch {
-	case errors.As(err, &refusal):
+	case ok:
 		own := *refusal
 		own.Header = refusal.Header.Clone()
 		if own.Code == apierr.RateLimited {

@@ -151,7 +151,7 @@ func unreadable(err error) *apierr.Error {
 		return tooLarge(site.Limit)
 	}
 	message := "The body broke off."
-	if corrupt := flate.CorruptInputError(0); errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.As(err, &corrupt) {
+	if _, corrupt := errors.AsType[flate.CorruptInputError](err); corrupt || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) {
 		message = "The body is said to be packed with gzip, but it is not, or it is damaged."
 	}
 	return apierr.New(http.StatusBadRequest, apierr.BadBody, message).Wrap(err)

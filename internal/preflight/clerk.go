@@ -154,7 +154,7 @@ func (r *run) secretKey(ctx context.Context, c *Clerk, published []string) {
 	ctx, cancel := context.WithTimeout(ctx, r.o.Timeout)
 	defer cancel()
 	kids, err := c.Backend.KeyIDs(ctx)
-	if e := (*bapi.Error)(nil); errors.As(err, &e) && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) {
+	if e, ok := errors.AsType[*bapi.Error](err); ok && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden) {
 		r.fail(CheckSecretKey, "", "Clerk refuses it: "+err.Error(), "Copy the secret key of this instance from the Clerk dashboard, under API keys.")
 		return
 	}
