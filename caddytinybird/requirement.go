@@ -24,7 +24,8 @@ func checkRequirement(q Requirement) error {
 		// Ids and slugs have the form of every other value.
 		q.Kind = tinybird.KindRole
 		if tinybird.CheckRequirement(tinybird.Requirement(q)) != nil {
-			return fmt.Errorf("require organization: %s has a value that is neither id nor slug; write them as Clerk shows them, without spaces and placeholders", tinybird.Shown(strings.Join(q.Values, " ")))
+			return fmt.Errorf("require organization: %s has a value that is neither id nor slug; write them as Clerk shows them, without spaces and placeholders",
+				tinybird.Shown(strings.Join(q.Values, " ")))
 		}
 		return nil
 	case tinybird.KindRole, tinybird.KindPermission, tinybird.KindFeature, tinybird.KindPlan:
