@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -272,23 +270,9 @@ func (b *bench) gate(ctx context.Context, s *setup, addr string) error {
 
 // checkMinted looks for the tenant in a minted token.
 func checkMinted(authorization, organization string) error {
-	parts := strings.Split(strings.TrimPrefix(authorization, "Bearer "), ".")
-	if len(parts) != 3 {
-		return errors.New("what the upstream got is no token")
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+	claims, err := rig.ReadMinted(strings.TrimPrefix(authorization, "Bearer "))
 	if err != nil {
-		return fmt.Errorf("the minted token: %w", err)
-	}
-	var claims struct {
-		Name   string `json:"name"`
-		Scopes []struct {
-			Resource string            `json:"resource"`
-			Fixed    map[string]string `json:"fixed_params"`
-		} `json:"scopes"`
-	}
-	if err := json.Unmarshal(raw, &claims); err != nil {
-		return fmt.Errorf("the minted token: %w", err)
+		return fmt.Errorf("what the upstream got: %w", err)
 	}
 	if claims.Name != organization || len(claims.Scopes) != 1 || claims.Scopes[0].Fixed["organization_id"] != organization {
 		return fmt.Errorf("a token for %+v, want %s", claims, organization)

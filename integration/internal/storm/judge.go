@@ -1,7 +1,6 @@
 package storm
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -161,23 +160,9 @@ func ownToken(s *session, got rig.Answer) error {
 	if err := json.Unmarshal(got.Body, &answer); err != nil {
 		return fmt.Errorf("no token: %w", err)
 	}
-	parts := strings.Split(answer.Token, ".")
-	if len(parts) != 3 {
-		return errors.New("no token")
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	claims, err := rig.ReadMinted(answer.Token)
 	if err != nil {
-		return fmt.Errorf("the token: %w", err)
-	}
-	var claims struct {
-		Name   string `json:"name"`
-		Scopes []struct {
-			Resource string            `json:"resource"`
-			Fixed    map[string]string `json:"fixed_params"`
-		} `json:"scopes"`
-	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		return fmt.Errorf("the token: %w", err)
+		return err
 	}
 	if claims.Name != s.org || len(claims.Scopes) == 0 {
 		return fmt.Errorf("a token of %q with %d scopes", claims.Name, len(claims.Scopes))
