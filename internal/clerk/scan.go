@@ -30,7 +30,7 @@ func (d document) scan(names []string) (map[string]any, error) {
 		if !ok {
 			return found, nil
 		}
-		i := slices.IndexFunc(names, func(n string) bool { return spells(name, n) })
+		i := indexOf(names, name)
 		if i < 0 {
 			continue
 		}
@@ -95,7 +95,7 @@ func (c *cursor) member() (name, value string, ok bool) {
 }
 
 func (c *cursor) space() {
-	for strings.IndexByte(" \t\r\n", c.doc[c.at]) >= 0 {
+	for isSpace(c.doc[c.at]) {
 		c.at++
 	}
 }
@@ -116,11 +116,16 @@ func (c *cursor) value() string {
 		default:
 			c.at++
 		}
-		if depth == 0 && (isEnd(c.doc[c.at-1]) || strings.IndexByte(",]} \t\r\n", c.doc[c.at]) >= 0) {
+		if depth == 0 && (isEnd(c.doc[c.at-1]) || endsBefore(c.doc[c.at])) {
 			return c.doc[start:c.at]
 		}
 	}
 }
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
+// endsBefore reports whether a value that does not end by itself ends before the byte.
+func endsBefore(c byte) bool { return c == ',' || c == ']' || c == '}' || isSpace(c) }
 
 // isEnd reports whether the byte ends a value by itself: that of a string, list or object.
 func isEnd(c byte) bool { return c == '"' || c == ']' || c == '}' }
@@ -167,6 +172,14 @@ func text(raw string) (string, error) {
 		return "", fmt.Errorf("JSON: %w", err)
 	}
 	return s, nil
+}
+
+// indexOf returns which of the names the inside of a JSON string is; -1 if none of them.
+func indexOf(names []string, raw string) int {
+	if strings.IndexByte(raw, '\\') < 0 {
+		return slices.Index(names, raw)
+	}
+	return slices.IndexFunc(names, func(n string) bool { return spells(raw, n) })
 }
 
 // spells reports whether the inside of a JSON string, in which any character may be written as an escape, is
