@@ -4,6 +4,7 @@ package floods
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -71,6 +72,7 @@ type run struct {
 	stack  *devstack.Stack
 	edge   *rig.Process
 	good   [][]byte // prepared requests
+	long   []byte   // one with a token of 8 KiB
 	token  string   // of a session, to make bad ones of
 	failed atomic.Pointer[string]
 	report Report
@@ -142,14 +144,29 @@ func (f *run) start(ctx context.Context) error {
 		f.token = token
 		f.good = append(f.good, request(token))
 	}
-	return nil
+	long, err := f.longSession()
+	f.long = request(long)
+	return err
 }
 
+// longSession is a token of organization 0 that is as long as it may be.
+func (f *run) longSession() (string, error) {
+	token, err := f.session(0, devstack.Claim("padding", ""))
+	if err != nil {
+		return "", err
+	}
+	return f.session(0, devstack.Claim("padding", strings.Repeat("x", base64.RawURLEncoding.DecodedLen(longest-len(token)))))
+}
+
+// longest is the default of token_size.
+const longest = 8 << 10
+
 // session is a token of a member of organization n.
-func (f *run) session(n int) (string, error) {
-	token, err := f.stack.Issuer.Token("ada",
+func (f *run) session(n int, more ...devstack.TokenOption) (string, error) {
+	token, err := f.stack.Issuer.Token("ada", append([]devstack.TokenOption{
 		devstack.Claim("sid", fmt.Sprintf("sess_%06d", n)),
-		devstack.Claim("o", map[string]any{"id": org(n), "slg": fmt.Sprintf("slug-%d", n), "rol": "admin"}))
+		devstack.Claim("o", map[string]any{"id": org(n), "slg": fmt.Sprintf("slug-%d", n), "rol": "admin"}),
+	}, more...)...)
 	if err == nil {
 		f.Plant("a session token", token)
 	}
@@ -206,15 +223,17 @@ func (f *run) goodTraffic() traffic {
 
 // The floods, by what they are called in the report.
 const (
-	alone    = "good traffic alone"
-	accepted = "accepted requests"
-	slow     = "slow headers, per byte"
+	alone        = "good traffic alone"
+	accepted     = "accepted requests"
+	acceptedLong = "accepted requests of 8 KiB"
+	slow         = "slow headers, per byte"
 )
 
-// floods are what is measured in turns. The first two are what the others are held against.
+// floods are what is measured in turns. The first three are what the others are held against: each against an accepted request that is as
+// long, because reading one is the server's work, whatever is in it.
 func (f *run) floods() []flood {
-	token := func(name string, forge func() string) flood {
-		return flood{name: name, traffic: traffic{
+	token := func(name, like string, forge func() string) flood {
+		return flood{name: name, like: like, traffic: traffic{
 			next: func(int) []byte {
 				token := forge()
 				if len(strings.Trim(token, ".")) > 100 {
@@ -227,13 +246,17 @@ func (f *run) floods() []flood {
 	}
 	return []flood{
 		{name: alone},
-		{name: accepted, traffic: f.goodTraffic()},
-		token("wrong signatures", func() string { return rig.Tampered(f.token) }),
-		token("unknown key ids", func() string { return rig.OtherKid(f.token) }),
-		token("tokens of 8 KiB", func() string { return rig.Padded(f.token, 8<<10) }),
-		token("tokens over 8 KiB", func() string { return strings.Repeat("A", 9000) }),
-		token("tokens of 8,000 dots", func() string { return strings.Repeat(".", 8000) }),
-		{name: slow, slow: f.Slow},
+		{name: accepted, like: accepted, traffic: f.goodTraffic()},
+		{name: acceptedLong, like: acceptedLong, traffic: traffic{
+			next:  func(int) []byte { return f.long },
+			check: func(_ int, got rig.Answer) { f.accepted(0, got) },
+		}},
+		token("wrong signatures", accepted, func() string { return rig.Tampered(f.token) }),
+		token("unknown key ids", accepted, func() string { return rig.OtherKid(f.token) }),
+		token("tokens of 8 KiB", acceptedLong, func() string { return rig.Padded(f.token, longest) }),
+		token("tokens over 8 KiB", acceptedLong, func() string { return strings.Repeat("A", 9000) }),
+		token("tokens of 8,000 dots", acceptedLong, func() string { return strings.Repeat(".", 8000) }),
+		{name: slow, like: accepted, slow: f.Slow},
 	}
 }
 

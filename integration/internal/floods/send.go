@@ -22,6 +22,7 @@ type flood struct {
 	traffic
 
 	name string
+	like string // the accepted requests that it is held against
 	slow int
 }
 
@@ -112,7 +113,8 @@ func until(over context.Context, due time.Time) bool {
 	}
 }
 
-// drip holds connections whose headers come byte by byte and do not end; what it counts as requests are bytes.
+// drip opens connections and sends them headers byte by byte that do not end, a connection or a byte at a time at the rate of a flood. Those
+// it counts as requests.
 func (f *run) drip(over context.Context, count int) sent {
 	conns := make([]*rig.Conn, 0, count)
 	defer func() {
@@ -120,28 +122,22 @@ func (f *run) drip(over context.Context, count int) sent {
 			c.Close()
 		}
 	}()
-	for range count {
-		c, err := rig.Dial(context.WithoutCancel(over), f.edge.Addr, nil)
-		if err != nil {
-			f.failf("slow connections: %v", err)
-			return sent{}
+	began := time.Now()
+	for n := 0; ; n++ {
+		if !until(over, began.Add(time.Duration(n)*time.Second/time.Duration(f.Rate))) {
+			return sent{requests: n}
 		}
-		conns = append(conns, c)
-		if err := c.Send([]byte("GET " + target + " HTTP/1.1\r\nHost: edge.test\r\nX-Slow: ")); err != nil {
-			f.failf("slow connections: %v", err)
-			return sent{}
+		text := "a"
+		if n < count {
+			c, err := rig.Dial(context.WithoutCancel(over), f.edge.Addr, nil)
+			if err != nil {
+				f.failf("slow connections: %v", err)
+				return sent{}
+			}
+			conns = append(conns, c)
+			text = "GET " + target + " HTTP/1.1\r\nHost: edge.test\r\nX-Slow: "
 		}
-	}
-	tick := time.NewTicker(time.Second / time.Duration(f.Rate))
-	defer tick.Stop()
-	n := 0
-	for ; ; n++ {
-		select {
-		case <-over.Done():
-			return sent{requests: n + count}
-		case <-tick.C:
-		}
-		if err := conns[n%count].Send([]byte("a")); err != nil {
+		if err := conns[n%count].Send([]byte(text)); err != nil {
 			f.failf("slow connections: %v", fmt.Errorf("closed early: %w", err))
 			return sent{requests: n}
 		}
