@@ -182,6 +182,9 @@ func (q *quickStart) types(t *testing.T, p part) {
 			}
 			q.run(t, string(text))
 			continue
+		case command == "export TOKEN=eyJ...":
+			q.state = append(q.state, "export TOKEN="+q.token(t, "ada", inOrganization(devstack.AcmeID, "acme")...))
+			continue
 		case strings.HasPrefix(command, "export "), strings.HasPrefix(command, "set -a"):
 			q.state = append(q.state, q.toRun.Replace(command))
 			continue
@@ -215,6 +218,22 @@ func (q *quickStart) shell(t *testing.T, command string) string {
 	return strings.TrimSuffix(q.toRead.Replace(text), "\n")
 }
 
+// edits puts a directive into the Caddyfile in the place of the one that lists the first pipe.
+func (q *quickStart) edits(t *testing.T, p part) {
+	t.Helper()
+	path := filepath.Join(q.home, "Caddyfile")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), "\t\t\tpipe top_pages {\n")
+	_, after, ended := strings.Cut(rest, "\n\t\t\t}\n")
+	if !ok || !ended {
+		t.Fatalf("no pipe to put another beside in\n%s", text)
+	}
+	write(t, path, before+strings.Join(p.lines[1:], "\n")+"\n"+after)
+}
+
 // sameJSON reports whether a line of JSON is printed whose members are in another order.
 func sameJSON(got string, shown []string) bool {
 	var a, b map[string]any
@@ -232,7 +251,7 @@ func TestQuickStart(t *testing.T) {
 	if !ok {
 		t.Fatal("the page has no step 7")
 	}
-	q := startQuickStart(t, partsOf(before))
+	q := startQuickStart(t, partsOf(string(text)))
 	for _, p := range partsOf(before) {
 		if p.file == "" {
 			q.types(t, p)
@@ -254,8 +273,12 @@ func TestQuickStart(t *testing.T) {
 
 	parts := partsOf(after)
 	for _, p := range parts {
-		if len(p.lines) > 0 && strings.HasPrefix(p.lines[0], "$ ") {
+		switch {
+		case len(p.lines) == 0:
+		case strings.HasPrefix(p.lines[0], "$ "):
 			q.types(t, p)
+		case p.lines[0] == "# snippet: inside tinybird":
+			q.edits(t, p)
 		}
 	}
 	b.reload(t)
@@ -276,7 +299,7 @@ func TestQuickStart(t *testing.T) {
 	b.do(t, instruction{"do": "press", "selector": "#sign-out"}, nil)
 	b.await(t, "#message", "Nobody is signed in")
 	holdsNothing(t, b, "quick start")
-	if q.typed < 5 {
+	if q.typed < 8 {
 		t.Errorf("only %d commands were typed", q.typed)
 	}
 }

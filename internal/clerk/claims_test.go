@@ -21,10 +21,16 @@ func TestConfiguredClaimsAreNamed(t *testing.T) {
 		`the token's azp is "` + strings.Repeat("x", 200) + `"`: {Config{}, object{"azp": strings.Repeat("x", 999)}},
 	} {
 		c.config.AuthorizedParties = []string{"https://app.example.com"}
+		want += "; accepted: https://app.example.com"
 		_, err := newVerifier(t, c.config).Verify(t.Context(), sign(t, keyA(), testHeader(nil), testClaims(c.claims)))
 		if e := refusal(t, err, apierr.TokenWrongParty, reasonParties); !strings.HasSuffix(e.Error(), ": "+want) {
 			t.Errorf("%v, want %s", e, want)
 		}
+	}
+	many := []string{"https://1.example", "https://2.example", "https://3.example", "https://4.example", "https://5.example", "https://6.example", "https://7.example"}
+	r := rules{parties: many}
+	if got := r.accepted(); got != strings.Join(many[:5], ", ")+" and 2 more" {
+		t.Errorf("seven parties are named %s", got)
 	}
 	_, err := newVerifier(t, Config{}).Verify(t.Context(), sign(t, keyA(), testHeader(nil), testClaims(object{"iss": "https://elsewhere.example.com"})))
 	if e := refusal(t, err, apierr.TokenWrongIssuer, reasonIssuer); !strings.HasSuffix(e.Error(), `: the token's iss is "https://elsewhere.example.com"`) {

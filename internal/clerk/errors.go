@@ -166,7 +166,7 @@ var (
 	failActor = unauthorized(apierr.TokenInvalid, reasonVerification,
 		"Impersonated sessions are not accepted here.")
 	failParty = unauthorized(apierr.TokenWrongParty, reasonParties,
-		"The session token was issued to another application.")
+		"The session token was obtained at another address than this site accepts.")
 	failIssuer = unauthorized(apierr.TokenWrongIssuer, reasonIssuer,
 		"The session token was issued by another Clerk instance.")
 	failExpired = unauthorized(apierr.TokenExpired, reasonExpired,

@@ -27,7 +27,7 @@ func (r *rules) check(c claims, issuer string, now time.Time) *failure {
 		return failAudience
 	}
 	if !r.party(c["azp"]) {
-		return failParty.because(found(c, "azp"))
+		return failParty.because(fmt.Errorf("%w; accepted: %s", found(c, "azp"), r.accepted()))
 	}
 	if iss, _ := c.text("iss"); iss != issuer {
 		return failIssuer.because(found(c, "iss"))
@@ -78,6 +78,16 @@ func (r *rules) party(azp any) bool {
 		s, ok := azp.(string)
 		return ok && slices.Contains(r.parties, s)
 	}
+}
+
+// accepted names the authorized parties, of which there can be very many.
+func (r *rules) accepted() string {
+	const named = 5
+	list := strings.Join(r.parties[:min(len(r.parties), named)], ", ")
+	if more := len(r.parties) - named; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return list
 }
 
 func (r *rules) dates(c claims, now time.Time) *failure {
