@@ -194,3 +194,19 @@ func TestAttackHugeHandshake(t *testing.T) {
 		}
 	}
 }
+
+// Attack: parts of two exchanges that are the same text when they are joined, so that one gets what the other was given.
+func TestAttackJoinedPartsOfExchanges(t *testing.T) {
+	t.Parallel()
+	seen := map[digest][]string{}
+	for _, parts := range [][]string{
+		{"refresh", "token", "r1", "https://a.example", "true"}, {"refresh", "token", "r1https://a.example", "", "true"}, {"refresh", "tokenr1", "", "https://a.example", "true"},
+		{"refreshtoken", "r1", "https://a.example", "true"}, {"refresh", "token", "r1", "https://a.exampletrue", ""}, {"refresh", "token", "r1", "https://a.example", "true", ""},
+	} {
+		key := exchangeKey(parts...)
+		if other, twice := seen[key]; twice {
+			t.Errorf("%q is taken for %q", parts, other)
+		}
+		seen[key] = parts
+	}
+}
