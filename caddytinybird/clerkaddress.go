@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/bapi"
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
 // resolveAddresses reads where Clerk is found.
@@ -67,7 +66,7 @@ func checkProxyURL(raw string) error {
 	}
 	for segment := range strings.SplitSeq(strings.TrimSuffix(raw[1:], "/"), "/") {
 		if strings.Trim(segment, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" || segment == "" {
-			return fmt.Errorf("proxy_url %s is no path of letters, digits, - and _ between single slashes; write it as /__clerk", tinybird.Shown(raw))
+			return fmt.Errorf("proxy_url %s is no path of letters, digits, - and _ between single slashes; write it as /__clerk", shownAddress(raw))
 		}
 	}
 	return nil
@@ -76,7 +75,7 @@ func checkProxyURL(raw string) error {
 // checkBareURL is checkFetchURL for a URL to which a path is appended.
 func checkBareURL(setting, raw string) error {
 	if strings.ContainsAny(raw, "?#") {
-		return fmt.Errorf("%s %s has a query or a fragment; remove it", setting, tinybird.Shown(raw))
+		return fmt.Errorf("%s %s has a query or a fragment; remove it", setting, shownAddress(raw))
 	}
 	return checkFetchURL(setting, raw)
 }

@@ -212,7 +212,7 @@ func (h *ClerkAuth) send(w http.ResponseWriter, r *http.Request, o *clerk.Outcom
 	authenticated(r, authHandshake)
 	explain(w.Header(), o)
 	redirectTo(w, http.StatusTemporaryRedirect, o.Location)
-	shown := withoutSecrets(o.Location)
+	shown := withoutSecrets(o.Location, h.private)
 	if shown == o.Location {
 		return nil
 	}

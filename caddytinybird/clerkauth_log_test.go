@@ -108,3 +108,36 @@ func TestP4ClerkAuthLogs(t *testing.T) {
 		t.Errorf("logged %+v", last)
 	}
 }
+
+// TestAttackTokenOfTheQueryInLogs: a link with a live session token, as `token_from query` takes it, is opened by a browser that still
+// has a trace of an older session and so is sent to Clerk, to return to the link. The filter that the documentation has
+// takes the token off the request's line, and nobody else puts it there. It runs alone, because Caddy's logging is one for
+// the process.
+//
+//nolint:paralleltest // see above
+func TestAttackTokenOfTheQueryInLogs(t *testing.T) {
+	stack := newLiveStack(t)
+	logFile := filepath.Join(t.TempDir(), "log")
+	s := newSite(t, stack, "global log {\nglobal output file "+logFile+"\nglobal level DEBUG\n"+
+		"global format filter {\nglobal request>uri query {\nglobal replace session_jwt REDACTED\nglobal }\nglobal wrap json\nglobal }\nglobal }\nlog\n"+
+		strings.Replace(auth, "issuer", "token_from header cookie query session_jwt\nissuer", 1)+"respond ok")
+	token, err := stack.Issuer.Token("ada")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := s.ask(t, "/report?a=b&session_jwt="+token, func(r *http.Request) {
+		asDocument(r)
+		r.Header.Set("Cookie", "__client_uat=1")
+	})
+	back := got.location(t).Query().Get("redirect_url")
+	if got.StatusCode != http.StatusTemporaryRedirect || back != s.url+"/report?a=b&session_jwt="+token {
+		t.Fatalf("status %d, to return to %s", got.StatusCode, back)
+	}
+	logged := awaitLines(t, logFile, `"logger":"http.log.access`, 1)
+	if bytes.Contains(logged, []byte(token)) || bytes.Contains(logged, []byte("eyJ")) {
+		t.Errorf("the token is in the log: %s", logged)
+	}
+	if !bytes.Contains(logged, []byte("redirect_url=")) {
+		t.Errorf("where the browser was sent is not in the log: %s", logged)
+	}
+}

@@ -205,6 +205,16 @@ func TestProvider(t *testing.T) {
 	if got := s.ask(t, "/", asDocument); got.StatusCode != http.StatusUnauthorized || got.Header.Get("WWW-Authenticate") != "Bearer" {
 		t.Errorf("status %d, %v", got.StatusCode, got.Header)
 	}
+	// Attack: a link on another site, after which clerk_auth sends even a browser with a valid session to Clerk and back, locks that
+	// browser out where nobody sends it anywhere.
+	link := func(r *http.Request) { r.Header.Set("Referer", "https://search.example/") }
+	got := s.ask(t, "/", all(s.withCookies(t, "ada"), asDocument, link))
+	if got.StatusCode != http.StatusOK || !strings.HasPrefix(string(got.body), ada.ID+" ") || len(got.Header.Values("Set-Cookie")) > 0 || got.Header.Get("Location") != "" {
+		t.Errorf("by a link from another site: status %d, %q, %v", got.StatusCode, got.body, got.Header)
+	}
+	if got := s.ask(t, "/", all(s.withCookies(t, "ada", devstack.Expired()), asDocument, link)); got.StatusCode != http.StatusUnauthorized {
+		t.Errorf("with an expired session: status %d", got.StatusCode)
+	}
 }
 
 // TestProviderOutcomes holds what the provider makes of every kind of decision.

@@ -101,6 +101,9 @@ func (ClerkProvider) CaddyModule() caddy.ModuleInfo {
 func (p *ClerkProvider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyauth.User, bool, error) {
 	o := p.decide(r, publicURL(r))
 	switch {
+	case o.Valid != nil: // and what is set with it belongs to the redirect, which there is not
+		authenticated(r, authSignedIn)
+		return userOf(o.Valid), true, nil
 	case o.Identity != nil:
 		setCookies(w, o)
 		authenticated(r, authSignedIn)

@@ -75,14 +75,26 @@ func withoutParams(query string, lists ...[]string) string {
 	return strings.Join(pairs, "&")
 }
 
-// withoutSecrets is a URL for a log: without what Clerk is told about the browser's session.
-func withoutSecrets(location string) string {
-	base, query, _ := strings.Cut(location, "?")
-	kept := withoutParams(query, []string{"__session", "__clerk_db_jwt"})
-	if kept == query {
+// withoutSecrets is a URL for a log: without what Clerk is told about the browser's session, and without the query parameters that
+// may hold a session token on the site itself, also where the browser is to return to.
+func withoutSecrets(location string, private []string) string {
+	base, query, ok := strings.Cut(location, "?")
+	if !ok {
 		return location
 	}
-	return base + "?" + kept
+	pairs := strings.Split(withoutParams(query, []string{"__session", "__clerk_db_jwt"}, private), "&")
+	for i, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		if name != paramReturn && name != "__clerk_redirect_url" {
+			continue
+		}
+		back, err := url.QueryUnescape(value)
+		path, asked, _ := strings.Cut(back, "?")
+		if kept := withoutParams(asked, private); err == nil && kept != asked {
+			pairs[i] = name + "=" + url.QueryEscape(path+"?"+kept)
+		}
+	}
+	return base + "?" + strings.Join(pairs, "&")
 }
 
 // signInCount is how often this browser has been sent to sign in within the last seconds. What is no number counts as

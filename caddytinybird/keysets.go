@@ -55,7 +55,7 @@ func (c *Clerk) acquireKeySet(ctx caddy.Context, url string) (*jwks.Set, error) 
 	seed := documentOf(url)
 	s, release, err := acquire(keySets, key, func() (*keySet, error) { return newKeySet(o, seed), nil })
 	if err != nil {
-		return nil, fmt.Errorf("key set of %s: %w", url, err)
+		return nil, fmt.Errorf("key set of %s: %w", jwks.PrintableURL(url), err)
 	}
 	c.acquired = append(c.acquired, key)
 	c.releaseKeySets = append(c.releaseKeySets, func() error {
@@ -148,12 +148,16 @@ func (s *keySet) Load(ctx context.Context) ([]byte, error) {
 }
 
 // Save keeps the keys in Caddy's storage for a restart while Clerk cannot be reached. Sets of one address with different settings have
-// one place there, in which the newest keys of them all stay: a set that has not met a rotation yet must not bring old ones back.
+// one place there, in which the newest keys of them all stay: a set that has not met a rotation yet must not bring old ones back. The
+// same holds for the sets of several edges that have one storage.
 func (s *keySet) Save(ctx context.Context, doc []byte) error {
 	storage := s.current().storage
 	for saved := s; ; {
 		if newest := newestOf(s.url); newest != nil && newest.newer(saved) {
 			saved, doc = newest, newest.Document()
+		}
+		if there, err := storage.Load(ctx, s.path); err == nil && s.outdated(doc, there) {
+			return nil
 		}
 		if err := storage.Store(ctx, s.path, doc); err != nil {
 			return fmt.Errorf("caddy's storage: %w", err)
@@ -162,6 +166,13 @@ func (s *keySet) Save(ctx context.Context, doc []byte) error {
 			return nil
 		} // another set saved meanwhile, and this one may have come after it
 	}
+}
+
+// outdated tells whether the keys in the storage are newer than those that are to be saved. What a clock that is ahead has written is not,
+// or nothing could be saved for as long.
+func (s *keySet) outdated(doc, there []byte) bool {
+	at := s.SavedAt(there)
+	return at.After(s.SavedAt(doc)) && !at.After(time.Now())
 }
 
 // observe tells the operator about each attempt to load the keys.

@@ -253,3 +253,32 @@ func TestP4KeyInTheWrongPlace(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackCredentialInAnAddress: an address of Clerk's can hold a credential, in its query or as a password. An error about one that
+// was mistyped goes to a log, and does not show it.
+func TestAttackCredentialInAnAddress(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	for setting, set := range map[string]func(c *Clerk, text string){
+		"jwks_url":  func(c *Clerk, text string) { c.JWKSURL = text },
+		"api_url":   func(c *Clerk, text string) { c.APIURL = text },
+		"proxy_url": func(c *Clerk, text string) { c.ProxyURL = text },
+	} {
+		for _, text := range []string{
+			"clerk.internal/jwks?key=planted", "clerk.internal:8080/jwks?key=planted", "https:/clerk.internal/jwks?key=planted",
+			"https://clerk.internal:x/jwks?key=planted", "/jwks?key=planted", "user:planted@clerk.internal/jwks", "https://user:planted%zz@clerk.internal/",
+			"https://user:planted@clerk.internal/", "ftp://clerk.internal/?planted", "http://clerk.example.com/?planted",
+		} {
+			_, _, err := adapt(t, "example.com {\n\ttinybird {\n\tclerk {\n\t"+setting+" "+text+"\n}\n}\n}\n")
+			if err == nil || strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), setting) {
+				t.Errorf("%s %s: %v", setting, text, err)
+			}
+			h := testHandler(t, stack)
+			set(h.Clerk, text)
+			err = provision(t, newContext(t, t.TempDir()), h)
+			if err == nil || strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), setting) {
+				t.Errorf("%s %s: %v", setting, text, err)
+			}
+		}
+	}
+}

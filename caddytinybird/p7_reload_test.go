@@ -2,12 +2,18 @@ package caddytinybird
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"net/http"
 	"strconv"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/ratelimit"
 )
 
@@ -230,4 +236,59 @@ func keySetOf(t *testing.T, c *Clerk) *keySet {
 		t.Fatal("there is no such key set")
 	}
 	return set
+}
+
+// TestP7OldKeysAreNotSavedOverAnotherEdges: edges that have one storage have one place in it for the keys of an address. One that cannot
+// reach Clerk, and saves again because its config was reloaded, takes nothing away that another one has saved since.
+func TestP7OldKeysAreNotSavedOverAnotherEdges(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	e := newEdge(t, stack, nil)
+	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
+	running := keySetOf(t, e.Clerk)
+	own, fetched := running.Document(), running.Status().Fetched
+	// One that is not started, so that it saves when it is told to and not at other times.
+	set := newKeySet(jwks.Options{URL: running.url}, nil)
+	t.Cleanup(set.Close)
+	storage := &certmagic.FileStorage{Path: t.TempDir()}
+	set.use(keySetUser{owner: e.Clerk, log: zap.NewNop(), storage: storage})
+	at := func(when time.Time) []byte {
+		return bytes.Replace(own, []byte(`"fetched":"`+fetched.Format(time.RFC3339Nano)), []byte(`"fetched":"`+when.Format(time.RFC3339Nano)), 1)
+	}
+	now := time.Now()
+	if bytes.Equal(at(now), own) {
+		t.Fatalf("the time is not found in %s", own)
+	}
+	for name, tt := range map[string]struct {
+		there []byte
+		kept  bool
+	}{
+		"newer":                     {at(now), true},
+		"older":                     {at(now.Add(-time.Hour)), false},
+		"of a clock ahead":          {at(now.Add(time.Hour)), false},
+		"of another address":        {bytes.Replace(at(now), []byte(`"source":"`), []byte(`"source":"0`), 1), false},
+		"without a key":             {append(at(now)[:bytes.Index(at(now), []byte(`"keys":`))], `"keys":[]}`...), false},
+		"broken off":                {at(now)[:200], false},
+		"nothing":                   {nil, false},
+		"the same":                  {own, true},
+		"without a time of its own": {at(time.Time{}), false},
+	} {
+		if tt.there == nil {
+			if err := storage.Delete(t.Context(), set.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+		} else if err := storage.Store(t.Context(), set.path, tt.there); err != nil {
+			t.Fatal(err)
+		}
+		if err := set.Save(t.Context(), own); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		want := own
+		if tt.kept {
+			want = tt.there
+		}
+		if got, err := storage.Load(t.Context(), set.path); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %v, %s", name, err, got)
+		}
+	}
 }

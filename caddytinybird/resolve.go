@@ -126,11 +126,21 @@ func checkIssuer(issuer string) error {
 func checkFetchURL(setting, raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
-		return fmt.Errorf("%s %s is no URL; write it as https://host/path", setting, tinybird.Shown(raw))
+		return fmt.Errorf("%s %s is no URL; write it as https://host/path", setting, shownAddress(raw))
 	}
 	base := url.URL{Scheme: u.Scheme, Host: u.Host, User: u.User}
 	if _, err := tinybird.ParseUpstream(base.String()); err != nil {
 		return fmt.Errorf("%s: %w", setting, err)
 	}
 	return nil
+}
+
+// shownAddress quotes an address for an error, without what may be a credential in it: an address that was mistyped can have one
+// anywhere after the user's name, and in its query.
+func shownAddress(raw string) string {
+	if strings.Contains(raw, "@") {
+		return "(not shown: it may hold a password)"
+	}
+	shown, _, _ := strings.Cut(raw, "?")
+	return tinybird.Shown(shown)
 }

@@ -156,3 +156,57 @@ func TestManyNoncesThatAreGood(t *testing.T) {
 		s.Close()
 	})
 }
+
+// A secret key that Clerk refuses is the operator's to mend: it says nothing about the browser's session, and uses up nothing of what
+// Clerk may refuse.
+func TestSecretKeyIsRefused(t *testing.T) {
+	t.Parallel()
+	now := testNow.Unix()
+	expired := sign(t, keyA(), testHeader(nil), testClaims(object{"iat": now - 120, "nbf": now - 130, "exp": now - 60}))
+	for _, code := range []string{"clerk_key_invalid", "authentication_invalid"} {
+		b := &fakeBackend{err: &bapi.Error{Status: http.StatusUnauthorized, Code: code}}
+		s := newTestSite(t, b, standing)
+		for n := range 2 * refusedBurst {
+			refresh := []string{"__session=" + expired, "__client_uat=1", "__refresh" + testSuffix + "=r" + strconv.Itoa(n)}
+			o := visitWith(t, s, "empty", refresh...)
+			if o.Status != SignedOut || o.Refusal.Code != apierr.ClerkUnavailable || o.Notice == nil || b.calls.Load() != int64(n+1) {
+				t.Fatalf("%s, %d: %s, %v, %v, Clerk was asked %d times", code, n, o.Status, o.Refusal, o.Notice, b.calls.Load())
+			}
+		}
+		if o := visitWith(t, s, "document", handshakeNonce+"=n1"); o.Refusal == nil || o.Refusal.Code != apierr.ClerkUnavailable {
+			t.Errorf("%s for a nonce: %s, %v", code, o.Status, o.Refusal)
+		}
+	}
+}
+
+// Attack: a handshake of any size.
+func TestAttackHugeHandshake(t *testing.T) {
+	t.Parallel()
+	cookie := "__session=" + goodToken(t)
+	for more, signedIn := range map[int]bool{22 << 10: true, 24 << 10: false} {
+		handshake := sign(t, keyA(), testHeader(nil), object{"handshake": []string{cookie}, "more": strings.Repeat("x", more)})
+		if (len(handshake) <= maxHandshake) != signedIn {
+			t.Fatalf("the handshake has %d bytes", len(handshake))
+		}
+		o := visitWith(t, newTestSite(t, &fakeBackend{}, standing), "document", handshakeToken+"="+handshake)
+		if (o.Status == SignedIn) != signedIn || (o.Notice == nil) != signedIn {
+			t.Errorf("%d bytes: %s, %v", len(handshake), o.Status, o.Notice)
+		}
+	}
+}
+
+// Attack: parts of two exchanges that are the same text when they are joined, so that one gets what the other was given.
+func TestAttackJoinedPartsOfExchanges(t *testing.T) {
+	t.Parallel()
+	seen := map[digest][]string{}
+	for _, parts := range [][]string{
+		{"refresh", "token", "r1", "https://a.example", "true"}, {"refresh", "token", "r1https://a.example", "", "true"}, {"refresh", "tokenr1", "", "https://a.example", "true"},
+		{"refreshtoken", "r1", "https://a.example", "true"}, {"refresh", "token", "r1", "https://a.exampletrue", ""}, {"refresh", "token", "r1", "https://a.example", "true", ""},
+	} {
+		key := exchangeKey(parts...)
+		if other, twice := seen[key]; twice {
+			t.Errorf("%q is taken for %q", parts, other)
+		}
+		seen[key] = parts
+	}
+}

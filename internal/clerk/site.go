@@ -143,6 +143,9 @@ type Outcome struct {
 	// Identity is there exactly if somebody is signed in, and Refusal exactly if not.
 	Identity *Identity
 	Refusal  *Error
+	// Valid is whose session is valid and goes through a handshake all the same, because it could be outdated or of another
+	// organization than the URL. Whoever does not send browsers anywhere can let it pass.
+	Valid *Identity
 	// Location is where the browser has to be sent to, with 307 and no-store, whatever the status is. Empty: nowhere.
 	Location string
 	// Cookies are Set-Cookie fields for the answer.
@@ -175,7 +178,7 @@ func (s *Site) Authenticate(r *http.Request, at *url.URL) *Outcome {
 	}
 	if d.identity != nil { // whose session is valid, and goes through a handshake all the same
 		s.v.observe("")
-		o.Identity, d.failure = nil, failOldSession
+		o.Identity, o.Valid, d.failure = nil, d.identity, failOldSession
 	} else {
 		s.v.report(d.failure)
 	}

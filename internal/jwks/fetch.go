@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 )
 
@@ -25,7 +24,7 @@ func newClient(c *http.Client) (client *http.Client, owned bool) {
 	} else {
 		owned = true
 		client.Transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
+			Proxy:                  tunnel(http.ProxyFromEnvironment),
 			DialContext:            (&net.Dialer{Timeout: fetchTimeout}).DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    fetchTimeout,
@@ -38,6 +37,16 @@ func newClient(c *http.Client) (client *http.Client, owned bool) {
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return client, owned
+}
+
+// tunnel uses a proxy only for https, of which it sees nothing but the host. It could answer a plain request with keys of its own.
+func tunnel(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(r *http.Request) (*url.URL, error) {
+		if r.URL.Scheme != "https" {
+			return nil, nil
+		}
+		return proxy(r)
+	}
 }
 
 // fetch gets and parses the issuer's document. The error holds neither the URL nor any part of the document.
@@ -99,15 +108,28 @@ func withoutURL(err error) error {
 	return err
 }
 
-var errNoHTTP = errors.New("what came back is no HTTP")
+var errNoHTTP = errors.New("the connection broke, or what came back is no HTTP")
 
-// withoutEcho returns err, or another one if its text holds the URL's query: net/http quotes what it took for an answer, and
-// that may be an echo of the request.
+// withoutEcho returns err, or for a URL with a query only the part of it that says nothing of the answer: net/http quotes what it
+// took for one, and that may be an echo of the request, or of a piece of it.
 func withoutEcho(err error, u *url.URL) error {
-	if u.RawQuery != "" && strings.Contains(err.Error(), u.RawQuery) {
-		return errNoHTTP
+	if u.RawQuery == "" {
+		return err
 	}
-	return err
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return e
+	}
+	for _, plain := range []error{
+		context.DeadlineExceeded, context.Canceled, io.ErrUnexpectedEOF, io.EOF, http.ErrSchemeMismatch,
+	} {
+		if errors.Is(err, plain) {
+			return plain
+		}
+	}
+	return errNoHTTP
 }
 
 // PrintableURL is the part of a URL that may be shown: a query can hold a credential.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -199,5 +200,46 @@ func TestAttackEchoOfTheAddress(t *testing.T) {
 	_, err := Fetch(t.Context(), Options{URL: srv.URL + "/jwks?key=marked-secret"})
 	if err == nil || strings.Contains(err.Error(), "marked") {
 		t.Error(err)
+	}
+}
+
+// Attack: the same, of a part of the address, or of one that the error has with escapes.
+func TestAttackEchoOfAPartOfTheAddress(t *testing.T) {
+	t.Parallel()
+	for query, echo := range map[string]string{
+		"key=marked-secret":       "HTTP/1.1 marked-secret\r\n\r\n",
+		"a=b&key=marked-secret&c": "marked-secret\r\n\r\n",
+		"key=marked%2Dsecret":     "HTTP/1.1 marked-secret\r\n\r\n",
+		`key=marked"secret\`:      "HTTP/1.1 /?" + `key=marked"secret\` + "\r\n\r\n",
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(conn, echo)
+			_ = conn.Close()
+		}))
+		_, err := Fetch(t.Context(), Options{URL: srv.URL + "/jwks?" + query})
+		srv.Close()
+		if err == nil || strings.Contains(err.Error(), "marked") {
+			t.Errorf("%s: %v", query, err)
+		}
+	}
+}
+
+// Attack: a proxy of the environment answers a request without TLS, which is for this machine or network, with keys of its own.
+func TestAttackProxyWithoutTLS(t *testing.T) {
+	t.Parallel()
+	proxy := tunnel(func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.example.com:3128") })
+	for address, want := range map[string]bool{"https://clerk.example.com/jwks": true, "http://10.0.0.1:4000/jwks": false, "http://clerk.internal/jwks": false} {
+		if u, err := proxy(httptest.NewRequest(http.MethodGet, address, http.NoBody)); err != nil || (u != nil) != want {
+			t.Errorf("%s: proxy %v, %v", address, u, err)
+		}
+	}
+	client, _ := newClient(nil)
+	if tr, ok := client.Transport.(*http.Transport); !ok || tr.Proxy == nil {
+		t.Error("the proxy of the environment is not used")
 	}
 }

@@ -114,6 +114,16 @@ func (s *Set) Document() []byte {
 	return doc
 }
 
+// SavedAt returns when the issuer answered with the keys in a document from the store. It is the zero time if the document is not
+// one that this set could use.
+func (s *Set) SavedAt(doc []byte) time.Time {
+	r, err := s.parseStored(doc)
+	if err != nil {
+		return time.Time{}
+	}
+	return r.fetched
+}
+
 func (s *Set) document(sn *snapshot) ([]byte, error) {
 	d := stored{Source: s.fingerprint(), Fetched: sn.fetched, Keys: make([]jwkset.JWKMarshal, 0, len(sn.list))}
 	for _, k := range sn.list {
