@@ -7,8 +7,10 @@
 package caddytinybird
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -159,6 +161,7 @@ type Handler struct {
 	series       map[string]*pipeSeries
 	counted      []string // the pipes that are counted; nil while none are held
 	listed       listing
+	patience     time.Duration // with bodies; 0: bodyPatience
 }
 
 // CaddyModule returns the Caddy module information.
@@ -219,6 +222,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	}
 	x.minted(cached)
 
+	h.hurry(r, cmp.Or(h.requests.MaxBody, tinybird.DefaultMaxBody))
 	question, err := tinybird.Build(w, r, grant, h.requests)
 	if err != nil {
 		return err
