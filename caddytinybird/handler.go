@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -162,6 +163,7 @@ type Handler struct {
 	counted      []string // the pipes that are counted; nil while none are held
 	listed       listing
 	patience     time.Duration // with bodies; 0: bodyPatience
+	cached       *atomic.Bool  // the operator was told that caches may keep answers
 }
 
 // CaddyModule returns the Caddy module information.
@@ -184,6 +186,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return nil
 	}
 	err := h.serve(w, r, x)
+	h.noticeCaches(w.Header(), err)
 	return h.finish(w, r, x, err)
 }
 

@@ -21,13 +21,25 @@ func slowSite(t *testing.T, stack *devstack.Stack, patience time.Duration) *site
 		"\nworkspace_id "+stack.API.WorkspaceID()+"\nupstream "+stack.APIURL+
 		"\npipe top_pages {\nfixed_param organization_id {clerk.org.id}\n}\nevents events {\nappend_token "+secretFile(t, stack.API.AppendToken())+
 		"\nstamp organization_id {clerk.org.id}\n}\n}")
-	for _, handler := range s.server.Routes[0].Handlers {
-		if sub, ok := handler.(*caddyhttp.Subroute); ok {
-			handler = sub.Routes[0].Handlers[0]
-		}
-		handler.(*Handler).patience = patience
-	}
+	tinybirdIn(s.server.Routes).patience = patience
 	return s
+}
+
+// tinybirdIn finds the tinybird in routes, nil for none.
+func tinybirdIn(routes caddyhttp.RouteList) *Handler {
+	for _, route := range routes {
+		for _, handler := range route.Handlers {
+			switch h := handler.(type) {
+			case *caddyhttp.Subroute:
+				if found := tinybirdIn(h.Routes); found != nil {
+					return found
+				}
+			case *Handler:
+				return h
+			}
+		}
+	}
+	return nil
 }
 
 // TestAttackSlowBody: a client that sends a byte of its body from time to time, which Caddy would wait for without end, does not hold what it
