@@ -19,7 +19,7 @@ func slowSite(t *testing.T, stack *devstack.Stack, patience time.Duration) *site
 	t.Helper()
 	s := newSite(t, stack, "tinybird {\nclerk {pk} {\nissuer {issuer}\n}\nsigning_key "+secretFile(t, stack.API.SigningKey())+
 		"\nworkspace_id "+stack.API.WorkspaceID()+"\nupstream "+stack.APIURL+
-		"\npipe top_pages {\nfixed_param organization_id {clerk.org.id}\n}\nevents events {\nappend_token "+secretFile(t, stack.API.AppendToken())+
+		"\npipe top_pages {\nfixed_param organization_id {clerk.org.id}\n}\nevents analytics_events {\nappend_token "+secretFile(t, stack.API.AppendToken())+
 		"\nstamp organization_id {clerk.org.id}\n}\n}")
 	tinybirdIn(s.server.Routes).patience = patience
 	return s
@@ -54,7 +54,7 @@ func TestAttackSlowBody(t *testing.T) {
 	for name, tt := range map[string]struct{ target, header, first, piece string }{
 		"of a pipe":            {"/v0/pipes/top_pages.json", "Content-Length: 16000", `{"a":"`, "x"},
 		"of a pipe, in chunks": {"/v0/pipes/top_pages.json", "Transfer-Encoding: chunked", "6\r\n{\"a\":\"\r\n", "1\r\nx\r\n"},
-		"of rows":              {"/v0/events?name=events", "Content-Length: 16000", "{}\n", " "},
+		"of rows":              {"/v0/events?name=analytics_events", "Content-Length: 16000", "{}\n", " "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -110,7 +110,7 @@ func TestPatienceIsWithBodiesOnly(t *testing.T) {
 		<-time.After(3 * patience) // Tinybird is slow
 		return nil
 	})
-	for target, body := range map[string]string{"/v0/pipes/top_pages.json": `{"a":1}`, "/v0/events?name=events": `{}`} {
+	for target, body := range map[string]string{"/v0/pipes/top_pages.json": `{"a":1}`, "/v0/events?name=analytics_events": `{}`} {
 		got := s.send(t, http.MethodPost, target, []byte(body), all(s.as(t, "ada"), func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }))
 		if got.StatusCode > http.StatusAccepted {
 			t.Errorf("%s: status %d: %s", target, got.StatusCode, got.body)
