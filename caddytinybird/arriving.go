@@ -1,13 +1,43 @@
 package caddytinybird
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
+	"os"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
+
+const (
+	// bodyPatience is how long the largest body may take, next to what its size needs at bodyRate.
+	bodyPatience = time.Minute
+	// bodyRate is how much of a body has to arrive in a second, in bytes, when all of it is looked at. It is that of a poor
+	// mobile network.
+	bodyRate = 16 << 10
+)
+
+// hurry bounds the time that a body of at most so many bytes may take. What has arrived of it is held in memory, and for a client that
+// sends a byte from time to time Caddy waits for ever. Nothing is made longer by it than the config of the server says; where that
+// says that clients may take any time, because a proxy gathers the bodies, they may.
+func (h *Handler) hurry(r *http.Request, most int64) {
+	body, _ := caddyhttp.IdleTimeoutsFromContext(r.Context())
+	if body == nil || r.ContentLength == 0 {
+		return
+	}
+	if r.ContentLength > 0 {
+		most = min(most, r.ContentLength)
+	}
+	seconds := min(most/bodyRate, math.MaxInt32)
+	// Where there are no deadlines, such as in tests, there is none.
+	_ = body.SetReadDeadline(time.Now().Add(cmp.Or(h.patience, bodyPatience) + time.Duration(seconds)*time.Second))
+}
 
 // arriving is the body of a request whose client may go away in the middle of it. That is no bad body: there is nobody to tell.
 type arriving struct {
@@ -26,7 +56,8 @@ func watchBody(r *http.Request) {
 // Read reads more of the body. Once the client is gone the error is context.Canceled, as it is everywhere else.
 func (a *arriving) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
-	if err != nil && (clientLost(err) || a.ctx.Err() != nil && !errors.Is(err, io.EOF)) {
+	late := errors.Is(err, os.ErrDeadlineExceeded) // net/http ends the request's context then, but the client is still there
+	if err != nil && !late && (clientLost(err) || a.ctx.Err() != nil && !errors.Is(err, io.EOF)) {
 		err = fmt.Errorf("the client went away within its body: %w: %w", context.Canceled, err)
 	}
 	return n, err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -225,10 +227,13 @@ func (h *ClerkAuth) send(w http.ResponseWriter, r *http.Request, o *clerk.Outcom
 
 // redirectTo answers with a redirect that nothing may store: browsers keep redirects, and this one is for now only.
 func redirectTo(w http.ResponseWriter, status int, location string) {
+	const note = "Go to the address in Location.\n"
 	w.Header().Set("Location", location)
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Length", "0")
+	w.Header().Set("Content-Length", strconv.Itoa(len(note)))
 	w.WriteHeader(status)
+	// Handlers that may change the body, such as encode, send no header before they have seen some of it.
+	_, _ = io.WriteString(w, note) // that the client is gone by now changes nothing
 }
 
 // explain says in the headers that Clerk's SDK uses why the request was not let through, for whoever looks at a browser's

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/clerk"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
@@ -47,6 +49,23 @@ func awaitLines(t *testing.T, path, text string, n int) []byte {
 	}
 }
 
+// clerkAuthIn finds the clerk_auth in routes, nil for none.
+func clerkAuthIn(routes caddyhttp.RouteList) *ClerkAuth {
+	for _, route := range routes {
+		for _, handler := range route.Handlers {
+			switch h := handler.(type) {
+			case *caddyhttp.Subroute:
+				if found := clerkAuthIn(h.Routes); found != nil {
+					return found
+				}
+			case *ClerkAuth:
+				return h
+			}
+		}
+	}
+	return nil
+}
+
 // TestP4ClerkAuthLogs: the access log tells who a request was from, and no log has a token, also of those that Clerk is sent. It runs
 // alone, because Caddy's logging is one for the process.
 //
@@ -55,8 +74,9 @@ func TestP4ClerkAuthLogs(t *testing.T) {
 	stack := newLiveStack(t)
 	logFile := filepath.Join(t.TempDir(), "log")
 	const secret = "sk_live_planted0123456789012345678901234567890123"
-	s := newSite(t, stack, "global log {\nglobal output file "+logFile+"\nglobal level DEBUG\nglobal }\nlog\n"+
-		strings.Replace(auth, "issuer", "secret_key "+secretFile(t, secret)+"\nissuer", 1)+"respond ok")
+	// Before clerk_auth is encode, which holds headers back.
+	s := newSite(t, stack, "global log {\nglobal output file "+logFile+"\nglobal level DEBUG\nglobal }\nlog\nencode\nhandle {\n"+
+		strings.Replace(auth, "issuer", "secret_key "+secretFile(t, secret)+"\nissuer", 1)+"respond ok\n}")
 	ada, err := stack.Issuer.Token("ada")
 	if err != nil {
 		t.Fatal(err)
@@ -67,16 +87,10 @@ func TestP4ClerkAuthLogs(t *testing.T) {
 	} {
 		s.ask(t, "/", change)
 	}
-	for _, route := range s.server.Routes {
-		for _, handler := range route.Handlers {
-			if h, ok := handler.(*ClerkAuth); ok {
-				location := "https://clerk.example.com/v1/client/handshake?redirect_url=https%3A%2F%2Fx.example&__session=" + ada + "&a=b&__clerk_db_jwt=dvb_planted"
-				h.site = decided{&clerk.Outcome{Status: clerk.Handshake, Refusal: refusalFor(t, stack), Location: location, Cookies: []string{"__session=" + ada}}}
-				if got := s.ask(t, "/", nil); got.Header.Get("Location") != location {
-					t.Errorf("the browser is sent to %s", got.Header.Get("Location"))
-				}
-			}
-		}
+	location := "https://clerk.example.com/v1/client/handshake?redirect_url=https%3A%2F%2Fx.example&__session=" + ada + "&a=b&__clerk_db_jwt=dvb_planted"
+	clerkAuthIn(s.server.Routes).site = decided{&clerk.Outcome{Status: clerk.Handshake, Refusal: refusalFor(t, stack), Location: location, Cookies: []string{"__session=" + ada}}}
+	if got := s.ask(t, "/", nil); got.Header.Get("Location") != location {
+		t.Errorf("the browser is sent to %s", got.Header.Get("Location"))
 	}
 	logged := awaitLines(t, logFile, `"logger":"http.log.access`, 8)
 	for _, planted := range []string{secret, "planted", "eyJhbGciOi"} {

@@ -1,6 +1,7 @@
 package caddytinybird
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -29,6 +30,9 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 	if err := tinybird.CheckNoUpgrade(r.Header); err != nil {
 		return err
 	}
+	if mayBeReplayed(r) {
+		return apierr.New(http.StatusTooEarly, apierr.TooEarly, "Rows are not taken before the connection is set up. Send them again.")
+	}
 	var err error
 	if x.identity, err = h.identify(r, x.visitor); err != nil {
 		return err
@@ -53,6 +57,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 	}
 	defer place.Leave()
 	x.step(stepLimit)
+	h.hurry(r, cmp.Or(h.eventsSize(), ingest.DefaultMaxBody))
 	body, err := ingest.Open(r, h.eventsSize())
 	if err != nil {
 		return err

@@ -1,9 +1,15 @@
 package caddytinybird
 
 import (
+	"crypto/tls"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
@@ -64,6 +70,47 @@ func TestAttackForgedRows(t *testing.T) {
 	} {
 		if got := e.do(t, r); got.StatusCode != http.StatusAccepted {
 			t.Errorf("%s: status %d: %s", name, got.StatusCode, got.body)
+		}
+	}
+}
+
+// TestAttackReplayedRows: rows that came before TLS was set up are not stored. Who saw them on their way could have them stored again.
+func TestAttackReplayedRows(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	e := newEdge(t, stack, withEvents(t, stack))
+	for name, tt := range map[string]struct {
+		state  *tls.ConnectionState
+		early  string
+		target string
+		status int
+	}{
+		"0-RTT":                       {&tls.ConnectionState{}, "", "/v0/events?name=events", 425},
+		"0-RTT, of the tracker":       {&tls.ConnectionState{}, "", "/api/tracking", 425},
+		"0-RTT at a proxy":            {nil, "1", "/v0/events?name=events", 425},
+		"0-RTT at a proxy before TLS": {&tls.ConnectionState{HandshakeComplete: true}, "1", "/v0/events?name=events", 425},
+		"TLS":                         {&tls.ConnectionState{HandshakeComplete: true}, "", "/v0/events?name=events", 202},
+		"no TLS":                      {nil, "", "/v0/events?name=events", 202},
+		"a pipe, which only reads":    {&tls.ConnectionState{}, "1", "/v0/pipes/top_pages.json", 200},
+	} {
+		stack.API.Reset()
+		body := strings.NewReader(`{}`)
+		r := httptest.NewRequest(http.MethodPost, tt.target, body)
+		r.TLS = tt.state
+		r.Header.Set("Authorization", "Bearer "+e.bearer(t, "ada"))
+		r.Header.Set("Content-Type", "application/json")
+		if tt.early != "" {
+			r.Header.Set("Early-Data", tt.early)
+		}
+		w := httptest.NewRecorder()
+		if err := e.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, nil), nil); err != nil {
+			t.Fatal(err)
+		}
+		if up := len(stack.API.Requests()); w.Code != tt.status || up == 0 != (tt.status == http.StatusTooEarly) {
+			t.Errorf("%s: status %d: %s; %d requests went up", name, w.Code, w.Body, up)
+		}
+		if tt.status == http.StatusTooEarly && (!strings.Contains(w.Body.String(), `"too_early"`) || body.Len() == 0) {
+			t.Errorf("%s: %d bytes of the body were left: %s", name, body.Len(), w.Body)
 		}
 	}
 }

@@ -7,8 +7,11 @@
 package caddytinybird
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -159,6 +162,8 @@ type Handler struct {
 	series       map[string]*pipeSeries
 	counted      []string // the pipes that are counted; nil while none are held
 	listed       listing
+	patience     time.Duration // with bodies; 0: bodyPatience
+	cached       *atomic.Bool  // the operator was told that caches may keep answers
 }
 
 // CaddyModule returns the Caddy module information.
@@ -181,6 +186,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return nil
 	}
 	err := h.serve(w, r, x)
+	h.noticeCaches(w.Header(), err)
 	return h.finish(w, r, x, err)
 }
 
@@ -219,6 +225,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 	}
 	x.minted(cached)
 
+	h.hurry(r, cmp.Or(h.requests.MaxBody, tinybird.DefaultMaxBody))
 	question, err := tinybird.Build(w, r, grant, h.requests)
 	if err != nil {
 		return err

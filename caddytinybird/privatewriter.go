@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
-	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -25,20 +23,6 @@ type privateWriter struct {
 
 func newPrivateWriter(w http.ResponseWriter, o *clerk.Outcome) *privateWriter {
 	return &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, session: len(o.Cookies) > 0}
-}
-
-// cdnControls are what caches in front of a site obey before Cache-Control, next to the fields of RFC 9213, whose names end in
-// -Cache-Control: its forerunner, Akamai's and nginx's.
-var cdnControls = []string{"Surrogate-Control", "Edge-Control", "X-Accel-Expires"}
-
-// dropCDNControls removes what the site has said so far to the caches in front of it, by which they would keep an answer that is for
-// one client.
-func dropCDNControls(h http.Header) {
-	for name := range h {
-		if strings.HasSuffix(name, "-Cache-Control") || slices.Contains(cdnControls, name) {
-			delete(h, name)
-		}
-	}
 }
 
 // WriteHeader sends the header.

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -19,7 +20,7 @@ import (
 // Provision resolves the secrets and prepares everything a request needs. It does no network I/O, so that a config loads
 // while Clerk or Tinybird are away.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.log = ctx.Logger()
+	h.log, h.cached = ctx.Logger(), new(atomic.Bool)
 	metrics.register(ctx)
 	return hideSecret(h.provision(ctx))
 }

@@ -45,6 +45,9 @@ const (
 	// 409
 	EventsIncomplete Code = "events_incomplete"
 
+	// 425
+	TooEarly Code = "too_early"
+
 	// 405, 413, 414, 415
 	MethodNotAllowed Code = "method_not_allowed"
 	BodyTooLarge     Code = "body_too_large"
