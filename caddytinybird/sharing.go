@@ -140,9 +140,8 @@ func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a *
 		RawQuery: question.RawQuery,
 		Body:     question.Body,
 		Client:   sharedHeader(r.Header, key.Encoding),
-		Token:    a.token,
 	}
-	places := a.places
+	places, rps := a.places, a.rps
 	out, err := h.sharing.store.Serve(r.Context(), w, share.Request{
 		Key:    key,
 		TTL:    ttl,
@@ -153,7 +152,11 @@ func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a *
 				return forward.Outcome{}, err
 			}
 			defer place.Leave()
-			return h.forwarder.Forward(ownContext(ctx), w, up)
+			asking := up
+			if asking.Token, _, err = h.minter.Mint(grant, rps); err != nil { // the request may have waited for another fetch before
+				return forward.Outcome{}, cannotMint(err)
+			}
+			return h.forwarder.Forward(ownContext(ctx), w, asking)
 		},
 		Refreshed: func(out forward.Outcome, err error) { h.refreshed(grant.Pipe, out, err) },
 	})

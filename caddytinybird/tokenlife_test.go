@@ -30,6 +30,12 @@ func agingEdge(t *testing.T, configure func(*Handler)) (e *edge, pass func(time.
 	return e, func(d time.Duration) { ahead.Add(int64(d)) }
 }
 
+// tokensUsed is how often a token was asked for.
+func (e *edge) tokensUsed() uint64 {
+	s := e.minter.CacheStats()
+	return s.Hits + s.Misses
+}
+
 // Attack: a client takes longer over its body than a minted token lives, so that Tinybird refuses the edge's own token. The client would
 // be told that only the operator can help, and the operator that the signing key is wrong.
 func TestAttackBodyOutlivesTheToken(t *testing.T) {
@@ -90,12 +96,50 @@ func TestShareWaitOutlivesTheToken(t *testing.T) {
 	}
 	ask("ada")
 	await(t, "a request at Tinybird", func() bool { return len(e.stack.API.Requests()) == 1 })
+	before := e.tokensUsed()
 	ask("ben")
-	await(t, "another token", func() bool { s := e.minter.CacheStats(); return s.Hits+s.Misses == 2 })
+	await(t, "another token", func() bool { return e.tokensUsed() > before })
 	pass(2 * tinybird.DefaultTTL)
 	close(goOn)
 	for range 2 {
 		onlyTenant(t, <-ends, "acme")
 	}
+	e.asked(t, 2)
+}
+
+// TestShareAsksAgainWithAGoodToken: who came late to a fetch that times out asks anew, with a token that is good at that time.
+func TestShareAsksAgainWithAGoodToken(t *testing.T) {
+	t.Parallel()
+	e, pass := agingEdge(t, func(h *Handler) {
+		cached(h)
+		h.TransportRaw = []byte(`{"protocol":"http","response_header_timeout":"1s"}`)
+	})
+	first := make(chan struct{}, 1)
+	first <- struct{}{}
+	e.stack.API.Fail(func(*http.Request) *devstack.Fault {
+		select {
+		case <-first:
+			return &devstack.Fault{Stop: devstack.HangBeforeHeader}
+		default:
+			return nil
+		}
+	})
+	began := time.Now()
+	ends := map[string]chan reply{"ada": make(chan reply, 1), "ben": make(chan reply, 1)}
+	ask := func(user string) {
+		r := e.request(t, user, http.MethodGet, liveEvents, nil)
+		go func() { ends[user] <- e.do(t, r) }()
+	}
+	ask("ada")
+	await(t, "a request at Tinybird", func() bool { return len(e.stack.API.Requests()) == 1 })
+	await(t, "a part of its time", func() bool { return time.Since(began) > 500*time.Millisecond })
+	before := e.tokensUsed()
+	ask("ben")
+	await(t, "another token", func() bool { return e.tokensUsed() > before })
+	pass(2 * tinybird.DefaultTTL)
+	if got := <-ends["ada"]; got.StatusCode != http.StatusGatewayTimeout || got.code(t) != "upstream_timeout" {
+		t.Errorf("status %d: %s", got.StatusCode, got.body)
+	}
+	onlyTenant(t, <-ends["ben"], "acme")
 	e.asked(t, 2)
 }
