@@ -184,26 +184,29 @@ func (s *Store) land(f *flight, set func()) {
 	s.abandon(f, errNobody)
 }
 
-// wait has the question asked, or waits for what others have asked, for as long as patience lasts.
+// wait has the question asked, or waits for what others have asked, for as long as is left, or without a bound if that is 0.
 //
 // A fetch that times out was given its time when it began. Who came to it later has as much from then on, and asks once more for the
 // rest of it: one connection that hangs would fail all who come before it is given up, even in its last moment.
-func (s *Store) wait(ctx, patience context.Context, w http.ResponseWriter, q Request) (Outcome, error) {
+func (s *Store) wait(ctx context.Context, w http.ResponseWriter, q Request, left time.Duration) (Outcome, error) {
 	f, leader, a, state := s.join(q)
 	if f == nil {
 		return s.answer(ctx, w, q, a, state)
 	}
-	late := time.Since(f.begun)
-	if leader || patience != ctx {
-		late = 0
+	patience, late := ctx, time.Duration(0)
+	switch {
+	case left > 0:
+		var cancel context.CancelFunc
+		patience, cancel = context.WithTimeout(ctx, left)
+		defer cancel()
+	case !leader:
+		late = time.Since(f.begun)
 	}
 	out, err := s.await(ctx, patience, w, q, f, leader, late)
 	if !errors.Is(err, errLate) {
 		return out, err
 	}
-	patience, cancel := context.WithTimeout(ctx, late)
-	defer cancel()
-	return s.wait(ctx, patience, w, q)
+	return s.wait(ctx, w, q, late)
 }
 
 // errLate is for one who has time left after a fetch has timed out.

@@ -149,7 +149,7 @@ func (s *Store) Serve(ctx context.Context, w http.ResponseWriter, q Request) (Ou
 	a, state := s.find(q)
 	s.lookups.Count(a != nil)
 	if state == absent {
-		return s.wait(ctx, ctx, w, q)
+		return s.wait(ctx, w, q, 0)
 	}
 	return s.answer(ctx, w, q, a, state)
 }
