@@ -43,7 +43,10 @@ type batch struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{kinds: make(map[string]*Outcome), reasons: make(map[string]int), hit: make(map[int64]string), fetches: make(map[string][]hit), open: make(map[int64]string), rows: make(map[int64]*batch)}
+	return &ledger{
+		kinds: make(map[string]*Outcome), reasons: make(map[string]int), hit: make(map[int64]string), fetches: make(map[string][]hit),
+		open: make(map[int64]string), rows: make(map[int64]*batch),
+	}
 }
 
 func (l *ledger) newID() int64 {
@@ -136,7 +139,8 @@ func (l *ledger) struckFetch(question, why string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	const latest = 16
-	hits := append(l.fetches[question], hit{why, time.Now()})
+	hits := l.fetches[question]
+	hits = append(hits, hit{why, time.Now()})
 	l.fetches[question] = hits[max(0, len(hits)-latest):]
 }
 
