@@ -231,12 +231,19 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 		return err
 	}
 	h.built(x, question.Dropped)
+	a := asked{grant: grant, question: question, rps: rps, token: token}
+	if question.Method == http.MethodPost { // for whose body the client may have taken its time
+		if err := h.renew(&a); err != nil {
+			return err
+		}
+	}
 
 	most, err := allowedPlaces(r, &grant.Count)
 	if err != nil {
 		return err
 	}
-	if answered, err := h.share(w, r, x, asked{grant, question, token, most}); answered {
+	a.places = most
+	if answered, err := h.share(w, r, x, &a); answered || err != nil {
 		return err
 	}
 	place, err := h.enter(w.Header(), grant.Pipe, grant.Gate, most)
@@ -250,7 +257,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 		RawQuery: question.RawQuery,
 		Body:     question.Body,
 		Client:   r.Header,
-		Token:    token,
+		Token:    a.token,
 	})
 	return err
 }

@@ -105,13 +105,24 @@ func (s *sharing) close() {
 type asked struct {
 	grant    *tinybird.Grant
 	question tinybird.Question
+	rps      int // as the token has it; 0: no limit
 	token    string
 	places   int // how many the tenant may have under way; 0: any number
 }
 
+// renew sees that the token is good for use, after a wait that may have been longer than its life.
+func (h *Handler) renew(a *asked) error {
+	token, _, err := h.minter.Mint(a.grant, a.rps)
+	if err != nil {
+		return cannotMint(err)
+	}
+	a.token = token
+	return nil
+}
+
 // share answers the request with an answer that others have, too. It reports false if the request has to be forwarded by itself.
 // The tenant was authorized and counted before.
-func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a asked) (answered bool, err error) {
+func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a *asked) (answered bool, err error) {
 	grant, question := a.grant, a.question
 	ttl := h.sharing.of(grant.Pipe)
 	if ttl == 0 {
@@ -129,25 +140,32 @@ func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a a
 		RawQuery: question.RawQuery,
 		Body:     question.Body,
 		Client:   sharedHeader(r.Header, key.Encoding),
-		Token:    a.token,
 	}
+	places, rps := a.places, a.rps
 	out, err := h.sharing.store.Serve(r.Context(), w, share.Request{
 		Key:    key,
 		TTL:    ttl,
 		Client: r.Header,
 		Fetch: func(ctx context.Context, w http.ResponseWriter) (forward.Outcome, error) {
-			place, err := h.enter(w.Header(), grant.Pipe, grant.Gate, a.places)
+			place, err := h.enter(w.Header(), grant.Pipe, grant.Gate, places)
 			if err != nil {
 				return forward.Outcome{}, err
 			}
 			defer place.Leave()
-			return h.forwarder.Forward(ownContext(ctx), w, up)
+			asking := up
+			if asking.Token, _, err = h.minter.Mint(grant, rps); err != nil { // the request may have waited for another fetch before
+				return forward.Outcome{}, cannotMint(err)
+			}
+			return h.forwarder.Forward(ownContext(ctx), w, asking)
 		},
 		Refreshed: func(out forward.Outcome, err error) { h.refreshed(grant.Pipe, out, err) },
 	})
 	x.outcome = out.Upstream
 	h.shared(x, out.Result)
-	return out.Result != share.Bypass, err
+	if out.Result == share.Bypass { // perhaps after it had waited for an answer that is not shared
+		return false, h.renew(a)
+	}
+	return true, err
 }
 
 // key returns what the answer to the question is known by, or why it is not shared.

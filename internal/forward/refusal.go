@@ -36,6 +36,9 @@ func noAnswer(late bool) *apierr.Error {
 	return unreachable(http.StatusBadGateway)
 }
 
+// TimedOut reports whether an error of Forward is that nothing came in time. Tinybird's own bound on queries is another one.
+func TimedOut(err error) bool { return isTimeout(err) }
+
 // isTimeout tells a service that is slow from one that is not there.
 func isTimeout(err error) bool {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {

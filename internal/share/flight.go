@@ -20,6 +20,7 @@ var (
 // flight is one fetch and all who wait for it.
 type flight struct {
 	key    Key
+	begun  time.Time
 	ctx    context.Context //nolint:containedctx // it lives as long as the fetch
 	cancel context.CancelCauseFunc
 
@@ -75,7 +76,7 @@ func (s *Store) refresh(q Request, old *answer) {
 
 // start begins a flight with one member: a request or, if there is somebody to report to, the background. The mutex is held.
 func (s *Store) start(q Request, report func(forward.Outcome, error)) *flight {
-	f := &flight{key: q.Key, members: 1, landed: make(chan struct{})}
+	f := &flight{key: q.Key, begun: time.Now(), members: 1, landed: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancelCause(context.Background())
 	s.flights[q.Key] = f
 	if report != nil {
@@ -183,8 +184,36 @@ func (s *Store) land(f *flight, set func()) {
 	s.abandon(f, errNobody)
 }
 
-// await waits for the flight to land, for as long as the client does.
-func (s *Store) await(ctx context.Context, w http.ResponseWriter, q Request, f *flight, leader bool) (Outcome, error) {
+// wait has the question asked, or waits for what others have asked, for as long as is left, or without a bound if that is 0.
+//
+// A fetch that times out was given its time when it began. Who came to it later has as much from then on, and asks once more for the
+// rest of it: one connection that hangs would fail all who come before it is given up, even in its last moment.
+func (s *Store) wait(ctx context.Context, w http.ResponseWriter, q Request, left time.Duration) (Outcome, error) {
+	f, leader, a, state := s.join(q)
+	if f == nil {
+		return s.answer(ctx, w, q, a, state)
+	}
+	patience, late := ctx, time.Duration(0)
+	switch {
+	case left > 0:
+		var cancel context.CancelFunc
+		patience, cancel = context.WithTimeout(ctx, left)
+		defer cancel()
+	case !leader:
+		late = time.Since(f.begun)
+	}
+	out, err := s.await(ctx, patience, w, q, f, leader, late)
+	if !errors.Is(err, errLate) {
+		return out, err
+	}
+	return s.wait(ctx, w, q, late)
+}
+
+// errLate is for one who has time left after a fetch has timed out.
+var errLate = errors.New("the fetch began before the request came")
+
+// await waits for the flight to land, for as long as patience lasts. The error is errLate for one who came to it late and may ask again.
+func (s *Store) await(ctx, patience context.Context, w http.ResponseWriter, q Request, f *flight, leader bool, late time.Duration) (Outcome, error) {
 	defer s.leave(f)
 	out := Outcome{Result: Collapsed}
 	if leader {
@@ -193,9 +222,13 @@ func (s *Store) await(ctx context.Context, w http.ResponseWriter, q Request, f *
 	h := w.Header()
 	select {
 	case <-f.landed:
-	case <-ctx.Done():
+	case <-patience.Done():
 		setForwarded(h, out.Result, 0, false, "")
-		return out, forward.Unsent(h, ctx.Err())
+		return out, forward.Unsent(h, patience.Err())
+	}
+	// With less than a quarter of the time left nothing is begun anew.
+	if late > 0 && late >= time.Since(f.begun)/4 && f.err != nil && forward.TimedOut(f.err) {
+		return out, errLate
 	}
 	switch st := f.stream; {
 	case st != nil && !st.claimed.CompareAndSwap(false, true):

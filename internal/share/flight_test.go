@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -169,6 +170,93 @@ func TestWaitersOwnDeadline(t *testing.T) {
 		close(o.open)
 		patient.all()[0].want(t, Miss, "answer 1")
 	})
+}
+
+// TestLateWaiterHasItsOwnTime: who joins a fetch that times out waits for as long as it would have waited for one of its own, and is served if
+// Tinybird answers by then. Nobody waits longer, and who came with the fetch, or little after it, is not kept.
+func TestLateWaiterHasItsOwnTime(t *testing.T) {
+	t.Parallel()
+	const limit = 35 * time.Second
+	for name, recovered := range map[string]bool{"Tinybird is back": true, "Tinybird still hangs": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newStore(t, Options{})
+				o := &origin{answer: func(n int, w http.ResponseWriter) error {
+					if n > 1 && recovered {
+						return numbered(n, w)
+					}
+					time.Sleep(limit) //nolint:forbidigo // the bubble's clock
+					return apierr.New(http.StatusGatewayTimeout, apierr.UpstreamTimeout, "Too late.").Wrap(os.ErrDeadlineExceeded)
+				}}
+				q := o.request(keyOf("q"))
+				began := time.Now()
+				first := gather(t.Context(), s, q, 1)
+				time.Sleep(time.Second) //nolint:forbidigo // as above
+				second := gather(t.Context(), s, q, 3)
+				time.Sleep(19 * time.Second) //nolint:forbidigo // as above
+				late := gather(t.Context(), s, q, 10)
+				for _, one := range append(first.all(), second.all()...) {
+					wantTimeout(t, one)
+				}
+				if took := time.Since(began); took != limit {
+					t.Errorf("the first ones waited for %s", took)
+				}
+				for _, one := range late.all() {
+					if recovered {
+						if one.err != nil || one.Body.String() != "answer 2" {
+							t.Errorf("%q, %v", one.Body, one.err)
+						}
+						continue
+					}
+					wantTimeout(t, one)
+				}
+				want := limit
+				if !recovered {
+					want += 20 * time.Second
+				}
+				if took := time.Since(began); took != want {
+					t.Errorf("the last ones were answered after %s, want %s", took, want)
+				}
+				if fetches, _ := o.count(); fetches != 2 {
+					t.Errorf("%d fetches", fetches)
+				}
+				time.Sleep(limit) //nolint:forbidigo // as above
+				wantIdle(t, s)
+			})
+		})
+	}
+}
+
+// TestRefusedQueryIsNotAskedAgain: Tinybird's own bound on a query is an answer, for late ones too.
+func TestRefusedQueryIsNotAskedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, Options{})
+		o := &origin{open: make(chan struct{}), answer: func(int, http.ResponseWriter) error {
+			return apierr.New(http.StatusGatewayTimeout, apierr.UpstreamTimeout, "Too slow.").Wrap(errors.New("tinybird answered 408"))
+		}}
+		q := o.request(keyOf("q"))
+		first := gather(t.Context(), s, q, 1)
+		time.Sleep(time.Minute) //nolint:forbidigo // the bubble's clock
+		late := gather(t.Context(), s, q, 1)
+		close(o.open)
+		for _, one := range append(first.all(), late.all()...) {
+			wantTimeout(t, one)
+		}
+		if fetches, _ := o.count(); fetches != 1 {
+			t.Errorf("%d fetches", fetches)
+		}
+		wantIdle(t, s)
+	})
+}
+
+func wantTimeout(t testing.TB, c *client) {
+	t.Helper()
+	var refusal *apierr.Error
+	if !errors.As(c.err, &refusal) || refusal.Code != apierr.UpstreamTimeout || c.Body.Len() != 0 {
+		t.Errorf("%v, %q", c.err, c.Body)
+	}
 }
 
 // TestFailureIsHandedOutOnce: all who waited get it, each a copy of its own that agrees with its own limits, and nobody after them.

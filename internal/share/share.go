@@ -149,12 +149,13 @@ func (s *Store) Serve(ctx context.Context, w http.ResponseWriter, q Request) (Ou
 	a, state := s.find(q)
 	s.lookups.Count(a != nil)
 	if state == absent {
-		var f *flight
-		var leader bool
-		if f, leader, a, state = s.join(q); f != nil {
-			return s.await(ctx, w, q, f, leader)
-		}
+		return s.wait(ctx, w, q, 0)
 	}
+	return s.answer(ctx, w, q, a, state)
+}
+
+// answer answers from what is known, without a fetch that the client would wait for.
+func (s *Store) answer(ctx context.Context, w http.ResponseWriter, q Request, a *answer, state state) (Outcome, error) {
 	if a == nil {
 		detail := ""
 		if state == tooLarge {

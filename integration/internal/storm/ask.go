@@ -21,9 +21,10 @@ type ask struct {
 	target     string
 	header     http.Header
 	body       string
-	upstream   bool // Tinybird is asked for it
-	unnumbered bool // and does not see the number: it is asked for several at once, or for rows
-	leaves     bool // the client does not wait for the answer
+	upstream   bool   // Tinybird is asked for it
+	question   string // what is asked for several at once, so that Tinybird sees no number; empty: it is asked for one
+	unnumbered bool   // it sees none either, of rows
+	leaves     bool   // the client does not wait for the answer
 	// right says what is wrong with an answer that nothing excuses.
 	right func(rig.Answer) error
 }
@@ -164,8 +165,8 @@ func (st *storm) mine(rng *rand.Rand, a *ask) error {
 
 func (st *storm) shared(rng *rand.Rand, a *ask) error {
 	a.kind, a.upstream = "a pipe with cache", true
-	a.unnumbered = true
 	page := 1 + rng.IntN(3)
+	a.question = questionOf(a.session.org, strconv.Itoa(page))
 	a.target = "/v0/pipes/shared.json?page=" + strconv.Itoa(page)
 	a.right = func(got rig.Answer) error {
 		if err := status(got, http.StatusOK); err != nil {
@@ -175,6 +176,9 @@ func (st *storm) shared(rng *rand.Rand, a *ask) error {
 	}
 	return nil
 }
+
+// questionOf is what all who share an answer have asked.
+func questionOf(org, page string) string { return org + " " + page }
 
 func (st *storm) scarce(rng *rand.Rand, a *ask) error {
 	a.kind = "a pipe with a low rate"

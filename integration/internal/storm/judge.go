@@ -68,25 +68,29 @@ func (st *storm) judge(a *ask, got rig.Answer, err error, began time.Time) {
 // unanswered is the end of a request that nothing came back for: by a fault that cut its answer before a byte of it had left the edge, or
 // because Caddy never had it, which the log tells in the end.
 func (st *storm) unanswered(a *ask, err error, began time.Time) {
-	if name := st.fault(a, began); name != "" {
+	if name := st.fault(a, "", began); name != "" {
 		st.ledger.explained(a.kind, "Tinybird "+name)
 		return
 	}
 	st.ledger.unanswered(a.kind, a.id, err)
 }
 
-// fault is what went wrong with Tinybird for this request; "" if nothing did.
-func (st *storm) fault(a *ask, began time.Time) string {
-	since := began
-	if a.unnumbered { // it may wait for a fetch that somebody else began, which hangs since then
-		since = began.Add(-st.Timeout)
+// fault is what went wrong with Tinybird for this request, which ended with the code; "" if nothing did.
+func (st *storm) fault(a *ask, code string, began time.Time) string {
+	if a.question != "" {
+		// It may have waited for a fetch that somebody else began. That ends when nothing has come for the time-out, and a little more
+		// (the edge moves its deadlines seldom): once for the header, and once for the rest.
+		return st.ledger.strikesFetch(a.question, code, began.Add(-2*st.Timeout-st.Timeout/4))
 	}
-	if !a.upstream || !st.weather.tinybirdSince(since) {
+	if !a.upstream || !st.weather.tinybirdSince(began) {
 		return ""
 	}
 	name := st.ledger.strikes(a.id)
-	if name == "" && a.unnumbered {
+	switch {
+	case a.unnumbered:
 		return "answers others"
+	case !explains(name, code):
+		return ""
 	}
 	return name
 }
@@ -100,7 +104,7 @@ func (st *storm) excuse(a *ask, got rig.Answer, began time.Time) string {
 		}
 		return "the key is not known yet, or not any more"
 	}
-	name := st.fault(a, began)
+	name := st.fault(a, code, began)
 	if name == "" {
 		return ""
 	}

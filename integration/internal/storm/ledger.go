@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // ledger is how everything ended.
@@ -21,8 +23,15 @@ type ledger struct {
 	bad     int
 	seen    bits             // attempts that Tinybird saw
 	hit     map[int64]string // attempts that a fault of Tinybird hit
+	fetches map[string][]hit // questions that are asked for several at once, and what hit their latest fetches
 	open    map[int64]string // attempts that nothing came back for
 	rows    map[int64]*batch
+}
+
+// hit is a fault of Tinybird that hit a fetch.
+type hit struct {
+	name string
+	at   time.Time // when the fetch came to Tinybird
 }
 
 // batch are the rows of one request.
@@ -34,7 +43,10 @@ type batch struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{kinds: make(map[string]*Outcome), reasons: make(map[string]int), hit: make(map[int64]string), open: make(map[int64]string), rows: make(map[int64]*batch)}
+	return &ledger{
+		kinds: make(map[string]*Outcome), reasons: make(map[string]int), hit: make(map[int64]string), fetches: make(map[string][]hit),
+		open: make(map[int64]string), rows: make(map[int64]*batch),
+	}
 }
 
 func (l *ledger) newID() int64 {
@@ -121,6 +133,32 @@ func (l *ledger) strikes(id int64) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.hit[id]
+}
+
+func (l *ledger) struckFetch(question, why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const latest = 16
+	hits := l.fetches[question]
+	hits = append(hits, hit{why, time.Now()})
+	l.fetches[question] = hits[max(0, len(hits)-latest):]
+}
+
+// strikesFetch is a fault, of those that can have that outcome, that hit a fetch of the question since then.
+func (l *ledger) strikesFetch(question, code string, since time.Time) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range slices.Backward(l.fetches[question]) {
+		if h.at.After(since) && explains(h.name, code) {
+			return h.name
+		}
+	}
+	return ""
+}
+
+// explains says whether a fault can be why a request ended with the code. Nothing but a Tinybird that hangs makes it late.
+func explains(name, code string) bool {
+	return code != "upstream_timeout" || strings.HasPrefix(name, "hangs")
 }
 
 // sends notes rows before they are sent, and accepted that the client was told that they will be stored.

@@ -310,7 +310,13 @@ func (st *storm) atTinybird(r *http.Request) *devstack.Fault {
 	id := attemptOf(r.URL.Query().Get("attempt"))
 	st.ledger.upstream(id)
 	f, name := st.weather.tinybirdFault(id)
-	if f != nil {
+	switch {
+	case f == nil:
+	case id == 0 && strings.HasPrefix(r.URL.Path, "/v0/pipes/shared."):
+		if minted, err := rig.ReadMinted(token); err == nil {
+			st.ledger.struckFetch(questionOf(minted.Name, r.URL.Query().Get("page")), name)
+		}
+	default:
 		st.ledger.struck(id, name)
 	}
 	return f
