@@ -23,39 +23,64 @@ const (
 	bodyRate = 16 << 10
 )
 
+// arriving is the body of a request whose client may go away in the middle of it. That is no bad body: there is nobody to tell.
+type arriving struct {
+	io.ReadCloser
+
+	ctx   context.Context              //nolint:containedctx // a body lives as long as its request
+	bound *caddyhttp.IdleTimeoutReader // holds it to its time; nil: it may take any time
+	until time.Time                    // when that is over
+	over  bool                         // nothing more of it is read
+}
+
 // hurry bounds the time that a body of at most so many bytes may take. What has arrived of it is held in memory, and for a client that
 // sends a byte from time to time Caddy waits for ever. Nothing is made longer by it than the config of the server says; where that
 // says that clients may take any time, because a proxy gathers the bodies, they may.
 func (h *Handler) hurry(r *http.Request, most int64) {
-	body, _ := caddyhttp.IdleTimeoutsFromContext(r.Context())
-	if body == nil || r.ContentLength == 0 {
+	a, ok := r.Body.(*arriving)
+	if !ok {
+		return
+	}
+	if a.bound, _ = caddyhttp.IdleTimeoutsFromContext(r.Context()); a.bound == nil {
 		return
 	}
 	if r.ContentLength > 0 {
 		most = min(most, r.ContentLength)
 	}
 	seconds := min(most/bodyRate, math.MaxInt32)
-	// Where there are no deadlines, such as in tests, there is none.
-	_ = body.SetReadDeadline(time.Now().Add(cmp.Or(h.patience, bodyPatience) + time.Duration(seconds)*time.Second))
+	a.until = time.Now().Add(cmp.Or(h.patience, bodyPatience) + time.Duration(seconds)*time.Second)
+	a.expect(a.until)
 }
 
-// arriving is the body of a request whose client may go away in the middle of it. That is no bad body: there is nobody to tell.
-type arriving struct {
-	io.ReadCloser
+// expect sets until when the rest of the body has to be there. Where there are no deadlines, such as in tests, there is none.
+func (a *arriving) expect(until time.Time) { _ = a.bound.SetReadDeadline(until) }
 
-	ctx context.Context //nolint:containedctx // a body lives as long as its request
+// meanwhile does what keeps the rest of a request's body waiting. That is no time that the client takes: a body that came long ago would
+// be too late, and HTTP/2 would end one that nobody reads.
+func meanwhile(r *http.Request, do func()) {
+	a, ok := r.Body.(*arriving)
+	if !ok || a.bound == nil || a.over { // after the end a deadline would be one for the connection
+		do()
+		return
+	}
+	a.expect(time.Time{})
+	began := time.Now()
+	do()
+	a.until = a.until.Add(time.Since(began))
+	a.expect(a.until)
 }
 
 // watchBody tells a client that went away from one that sent nonsense.
 func watchBody(r *http.Request) {
 	if r.Body != nil && r.ContentLength != 0 {
-		r.Body = &arriving{r.Body, r.Context()}
+		r.Body = &arriving{ReadCloser: r.Body, ctx: r.Context()}
 	}
 }
 
 // Read reads more of the body. Once the client is gone the error is context.Canceled, as it is everywhere else.
 func (a *arriving) Read(p []byte) (int, error) {
 	n, err := a.ReadCloser.Read(p)
+	a.over = err != nil
 	late := errors.Is(err, os.ErrDeadlineExceeded) // net/http ends the request's context then, but the client is still there
 	if err != nil && !late && (clientLost(err) || a.ctx.Err() != nil && !errors.Is(err, io.EOF)) {
 		err = fmt.Errorf("the client went away within its body: %w: %w", context.Canceled, err)

@@ -62,14 +62,15 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 	if err != nil {
 		return err
 	}
-	result, err := grant.Send(body, func(batch []byte) (forward.Receipt, error) {
+	result, err := grant.Send(body, func(batch []byte) (receipt forward.Receipt, err error) {
 		if x.outcome.Duration != 0 {
 			h.of(eventsPipe).answered(x.outcome.UpstreamStatus, x.outcome.Duration)
 		}
-		receipt, outcome, err := h.forwarder.Append(r.Context(), w.Header(), forward.Batch{
-			Datasource: grant.Datasource, Wait: target.Wait, Rows: batch, Client: r.Header, Token: grant.Token,
+		meanwhile(r, func() {
+			receipt, x.outcome, err = h.forwarder.Append(r.Context(), w.Header(), forward.Batch{
+				Datasource: grant.Datasource, Wait: target.Wait, Rows: batch, Client: r.Header, Token: grant.Token,
+			})
 		})
-		x.outcome = outcome
 		return receipt, err
 	})
 	metrics.rows(result)

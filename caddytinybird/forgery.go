@@ -37,7 +37,7 @@ func (h *Handler) checkForgery(r *http.Request) error {
 
 // mayBeReplayed reports whether the request came before TLS was set up (0-RTT, which HTTP/3 has), here or at a proxy that says so. Who
 // has seen such a request can send it again as it is, and its rows would be stored twice. Clients repeat it on their own after
-// 425 (RFC 8470, sections 5.1 and 5.2).
+// 425 (RFC 8470, sections 5.1 and 5.2). Where the header is there twice or says something else, it counts as if it said 1.
 func mayBeReplayed(r *http.Request) bool {
-	return r.TLS != nil && !r.TLS.HandshakeComplete || r.Header.Get("Early-Data") == "1"
+	return r.TLS != nil && !r.TLS.HandshakeComplete || len(r.Header["Early-Data"]) > 0
 }

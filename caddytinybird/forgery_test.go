@@ -89,6 +89,8 @@ func TestAttackReplayedRows(t *testing.T) {
 		"0-RTT, of the tracker":       {&tls.ConnectionState{}, "", "/api/tracking", 425},
 		"0-RTT at a proxy":            {nil, "1", "/v0/events?name=events", 425},
 		"0-RTT at a proxy before TLS": {&tls.ConnectionState{HandshakeComplete: true}, "1", "/v0/events?name=events", 425},
+		"0-RTT at two proxies":        {nil, "1, 1", "/v0/events?name=events", 425},
+		"0-RTT at a proxy, or not":    {nil, "?1", "/v0/events?name=events", 425},
 		"TLS":                         {&tls.ConnectionState{HandshakeComplete: true}, "", "/v0/events?name=events", 202},
 		"no TLS":                      {nil, "", "/v0/events?name=events", 202},
 		"a pipe, which only reads":    {&tls.ConnectionState{}, "1", "/v0/pipes/top_pages.json", 200},

@@ -5,11 +5,16 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 )
@@ -115,5 +120,64 @@ func TestPatienceIsWithBodiesOnly(t *testing.T) {
 		if got.StatusCode > http.StatusAccepted {
 			t.Errorf("%s: status %d: %s", target, got.StatusCode, got.body)
 		}
+	}
+}
+
+// deadlines records until when a body has to be there.
+type deadlines struct {
+	*httptest.ResponseRecorder
+
+	mu  sync.Mutex
+	set []time.Time
+}
+
+func (d *deadlines) SetReadDeadline(until time.Time) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.set = append(d.set, until)
+	return nil
+}
+
+func (d *deadlines) last() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.set[len(d.set)-1]
+}
+
+// TestPatienceIsNotForTinybird: the time that Tinybird takes for some of the rows is none that the client takes over the rest, which may have
+// come long ago. When all of the body is there, no deadline is left that would be one for the connection.
+func TestPatienceIsNotForTinybird(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	e := newEdge(t, stack, withEvents(t, stack))
+	rows := strings.Repeat(`{"a":"`+strings.Repeat("x", 1000)+"\"}\n", 3<<10) // three batches and a bit
+	r := httptest.NewRequest(http.MethodPost, "/v0/events?name=events", strings.NewReader(rows))
+	r.Header.Set("Authorization", "Bearer "+e.bearer(t, "ada"))
+	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	body := &caddyhttp.IdleTimeoutReader{
+		ReadCloser: r.Body, Ctrl: http.NewResponseController(w), Logger: zap.NewNop(), Deadline: caddyhttp.IdleDeadline{Timeout: 24 * time.Hour},
+	}
+	r.Body = body
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, nil)
+	r = r.WithContext(caddyhttp.ContextWithIdleTimeouts(r.Context(), body, nil))
+	batches := 0
+	stack.API.Fail(func(*http.Request) *devstack.Fault {
+		batches++
+		if until := w.last(); !until.IsZero() {
+			t.Errorf("batch %d: the rest of the body has to be there %s from now", batches, time.Until(until))
+		}
+		return nil
+	})
+	if err := e.ServeHTTP(w, r, nil); err != nil {
+		t.Fatal(err)
+	}
+	if w.Code != http.StatusAccepted || batches < 3 {
+		t.Fatalf("status %d after %d batches: %s", w.Code, batches, w.Body)
+	}
+	if end := w.last(); !end.IsZero() {
+		t.Errorf("a deadline is left: %s from now", time.Until(end))
+	}
+	if latest := slices.MaxFunc(w.set, time.Time.Compare); !latest.After(w.set[0]) {
+		t.Error("the time of the client is not made longer")
 	}
 }
