@@ -103,11 +103,10 @@ var aggregates = []string{
 
 // choosesAlias reports whether a parameter is an alias, and so perhaps that of the tenant's column.
 func choosesAlias(tokens []token) bool {
-	if len(tokens) == 4 && tokens[0].keyword(aggregates...) && tokens[1].round() && tokens[2].keyword("AS") {
-		return choosesAlias(tokens[1].inner)
-	}
 	for i, t := range tokens {
-		if t.keyword("AS") && i+1 < len(tokens) && tokens[i+1].kind == tokenParam || choosesAlias(t.inner) {
+		chosen := t.keyword("AS") && i+1 < len(tokens) && tokens[i+1].kind == tokenParam
+		total := i > 1 && tokens[i-1].round() && tokens[i-2].keyword(aggregates...)
+		if chosen && !total || choosesAlias(t.inner) {
 			return true
 		}
 	}

@@ -106,7 +106,7 @@ func TestPlainPipesStayProven(t *testing.T) {
 	for name, sql := range map[string]string{
 		"CASE beside it":               mine + " AND CASE WHEN a AND b THEN 1 ELSE 0 END = 1",
 		"CASE in a branch":             mine + " {% if defined(a) %} AND CASE WHEN a AND b THEN 1 END {% end %}",
-		"a chosen alias of a total":    "SELECT countIf(x) AS {{column(c)}} FROM events WHERE org = " + org,
+		"a chosen alias of a total":    "SELECT {% for last, c in enumerate_with_last(l) %} countIf(x) AS {{column(c)}} {% if not last %},{% end %} {% end %} FROM events WHERE org = " + org,
 		"CAST":                         "SELECT CAST(x AS String) AS y FROM events WHERE org = " + org + " AND CAST(z AS Date) = today()",
 		"comments":                     mine + " -- it's {{String(q, '')}} // \n /* and so on */ AND x",
 		"sql_unescape for LIKE":        mine + " AND name LIKE {{sql_unescape(String(q), '%')}}",
