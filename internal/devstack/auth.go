@@ -123,10 +123,10 @@ func (a *API) checkClaims(c *caller) (why string, ok bool) {
 		}
 		c.scopes = append(c.scopes, scope)
 	}
-	return c.readLimits()
+	return readLimits(c)
 }
 
-func (c *caller) readLimits() (why string, ok bool) {
+func readLimits(c *caller) (why string, ok bool) {
 	if c.claims["limits"] == nil {
 		return "", true
 	}
