@@ -68,6 +68,7 @@ func TestDemoInABrowser(t *testing.T) {
 		t.Errorf("the page knows %q", people)
 	}
 	b.showsDecisions(t)
+	b.keepsToItsServer(t)
 	b.isWhole(t)
 	if _, messages := b.seen(t); len(messages) > 0 {
 		t.Errorf("the page complains: %q", messages)
@@ -101,6 +102,37 @@ func (b *browser) showsDecisions(t *testing.T) {
 	}
 	b.do(t, instruction{"do": "press", "selector": "#live-pause"}, nil)
 	b.await(t, first+".dropped", "^dropped token$")
+}
+
+// keepsToItsServer holds that the form sends nothing, least of all a bearer token, to another server, and that the page says so when its
+// own is gone.
+func (b *browser) keepsToItsServer(t *testing.T) {
+	t.Helper()
+	for _, path := range []string{`//example.com/v0`, `/\\example.com/v0`, `/\t/example.com/v0`, `https://example.com/v0`} {
+		var asked int
+		b.evaluate(t, `(() => {
+			const form = document.getElementById("request"), real = window.fetch;
+			let asked = 0;
+			window.fetch = () => { asked++; return Promise.reject(new Error("asked")); };
+			form.elements.auth.value = "none";
+			form.elements.path.value = "`+path+`";
+			form.elements.path.dispatchEvent(new Event("input"));
+			form.requestSubmit();
+			return new Promise((done) => setTimeout(() => { window.fetch = real; done(asked); }));
+		})()`, &asked)
+		if asked > 0 {
+			t.Errorf("the form asks %s", path)
+		}
+	}
+	b.evaluate(t, `(() => { window.asked = window.fetch; window.fetch = () => Promise.reject(new Error("gone")); return true; })()`, new(bool))
+	b.do(t, instruction{"do": "press", "selector": "#people button:nth-child(2)"}, nil)
+	b.await(t, "#trouble", `\(gone\)`)
+	b.evaluate(t, `(() => { window.fetch = window.asked; return true; })()`, new(bool))
+	b.do(t, instruction{"do": "press", "selector": "#people button:first-child"}, nil)
+	b.evaluate(t, `new Promise((done) => {
+		const look = () => (document.getElementById("trouble").hidden ? done(true) : setTimeout(look, 50));
+		look();
+	})`, new(bool))
 }
 
 // isWhole holds that all pictures of the page are there, and that it is no wider than the window.

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"regexp"
@@ -72,7 +73,7 @@ func (n *parsedNode) read(sql string, names []string) error {
 		if p.aborts {
 			continue
 		}
-		tokens, _, err := lexSQL(p.pieces)
+		sql, err := lexSQL(p.pieces)
 		if err != nil {
 			return err
 		}
@@ -82,11 +83,11 @@ func (n *parsedNode) read(sql string, names []string) error {
 		if total > maxSQL {
 			return errPaths
 		}
-		q, err := parseQuery(tokens, nil, 0)
+		q, err := parseQuery(sql.tokens, scope{}, 0)
 		if err != nil {
 			return err
 		}
-		n.variants = append(n.variants, variant{q, p.describe(), p.set})
+		n.variants = append(n.variants, variant{q, p.describe(), p.set, cmp.Or(p.loose, sql.loose)})
 	}
 	return nil
 }
@@ -103,8 +104,11 @@ func (a *analysis) relation(name, from string) ([]variant, string, *why) {
 			a.err = err
 			return nil, "", notProven("the definition of `" + name + "` could not be read")
 		}
-		if other == nil || other.Endpoint == "" {
+		if other == nil {
 			return nil, "", nil
+		}
+		if other.Endpoint == "" {
+			return nil, "", notProven("the pipe `" + name + "` is read, which has no endpoint")
 		}
 		pipe, name = other, other.Endpoint
 	}

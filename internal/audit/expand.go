@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -9,9 +10,11 @@ import (
 // path is one way through a template: the SQL that comes out, with the parameters in it not yet filled in.
 type path struct {
 	pieces  []piece
+	open    string // what would end the string or comment that the text so far leaves open
 	choices []choice
 	aborts  bool // it ends in error() or custom_error(): no SQL runs
 	set     []string
+	loose   *why // a variable may hold more than a value
 }
 
 // piece is text or, with out, an expression.
@@ -51,11 +54,14 @@ func (x *expander) all(items []item, paths []path) ([]path, error) {
 				p.add(piece{out: it.value})
 			})
 		case assign:
-			paths = each(paths, func(p *path) { p.set = append(slices.Clip(p.set), it.names...) })
+			paths = each(paths, func(p *path) {
+				p.set = append(slices.Clip(p.set), it.names...)
+				p.loose = cmp.Or(p.loose, it.value.unquoted())
+			})
 		case loop:
 			paths, err = x.loop(it, paths)
 		case branch:
-			if !x.narrows(it) {
+			if quoted := func(p path) bool { return p.open != "" }; slices.ContainsFunc(paths, quoted) || !x.narrows(it) {
 				paths, err = x.branch(it, paths)
 			}
 		}
@@ -78,12 +84,18 @@ func each(paths []path, f func(*path)) []path {
 	return paths
 }
 
-func (p *path) add(q piece) { p.pieces = append(slices.Clip(p.pieces), q) }
+func (p *path) add(q piece) {
+	p.pieces = append(slices.Clip(p.pieces), q)
+	p.open = openAfter(p.open, q)
+}
 
 // loop runs the body never, once and twice.
 func (x *expander) loop(l loop, paths []path) ([]path, error) {
 	out := slices.Clone(paths)
-	round := each(slices.Clone(paths), func(p *path) { p.set = append(slices.Clip(p.set), l.names...) })
+	round := each(slices.Clone(paths), func(p *path) {
+		p.set = append(slices.Clip(p.set), l.names...)
+		p.loose = cmp.Or(p.loose, l.over.unquoted())
+	})
 	for range 2 {
 		var err error
 		if round, err = x.all(l.body, slices.Clone(round)); err != nil {
@@ -164,7 +176,7 @@ func (x *expander) narrows(b branch) bool {
 			case string:
 				p.add(piece{text: it})
 			case output:
-				if it.value.aborts() || slices.ContainsFunc(x.names, it.value.mentions) {
+				if it.value.aborts() || it.value.unquoted() != nil || slices.ContainsFunc(x.names, it.value.mentions) {
 					return false
 				}
 				p.add(piece{out: it.value})
@@ -185,10 +197,11 @@ func (x *expander) narrows(b branch) bool {
 
 // narrowing reports whether the SQL is a chain of whole conditions, each begun by AND.
 func narrowing(pieces []piece) bool {
-	tokens, comments, err := lexSQL(pieces)
-	if err != nil || comments {
+	sql, err := lexSQL(pieces)
+	if err != nil || sql.comments || sql.loose != nil {
 		return false
 	}
+	tokens := sql.tokens
 	if len(tokens) == 0 {
 		return true
 	}
@@ -196,7 +209,10 @@ func narrowing(pieces []piece) bool {
 		return false
 	}
 	last := tokens[len(tokens)-1]
-	if last.kind == tokenMark || last.keyword("AND", "NOT", "IN", "LIKE", "BETWEEN", "IS") || slices.ContainsFunc(tokens, widening) {
+	if last.kind == tokenMark || last.keyword("AND", "NOT", "IN", "LIKE", "BETWEEN", "IS") || slices.ContainsFunc(tokens, widening) || len(aliasesIn(tokens)) > 0 {
+		return false
+	}
+	if _, ok := foldCases(tokens); !ok {
 		return false
 	}
 	// A BETWEEN without its AND would take that of what comes after it.

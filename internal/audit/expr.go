@@ -14,6 +14,7 @@ type expr struct {
 	args    []argument
 	literal *string  // the value of a string or number
 	names   []string // all names that are read
+	calls   []string // those of them that are called
 }
 
 type argument struct {
@@ -30,18 +31,53 @@ func (e *expr) plain() bool { return e.name != "" && !e.call }
 // aborts reports whether no SQL runs where the expression is put out.
 func (e *expr) aborts() bool { return e.call && (e.name == "error" || e.name == "custom_error") }
 
+// unquoted tells why the expression may put out what is sent as SQL, and not as a value in quotes; nil for one that does not.
+func (e *expr) unquoted() *why {
+	for _, name := range e.calls {
+		if own := e.call && e.name == name; !raw(name) || own && e.harmless() {
+			continue
+		}
+		return notProven("`" + short(e.text) + "` can put what is sent into the SQL without quotes")
+	}
+	return nil
+}
+
+// raw are the functions of the template language that can write what they are given into the SQL as it is.
+func raw(function string) bool {
+	return slices.Contains(silent, function) || slices.Contains([]string{"sql_unescape", "table", "TABLE", "columns", "symbol", typeSymbol, typeColumn}, function)
+}
+
+// harmless reports whether a call of a raw function is one that writes no more than a value or a name in quotes.
+func (e *expr) harmless() bool {
+	switch e.name {
+	case "sql_unescape":
+		// It takes the backslashes away from one character. What LIKE needs has none that ends a string.
+		return len(e.args) == 2 && e.args[1].value.literal != nil && slices.Contains([]string{"%", "_"}, *e.args[1].value.literal)
+	case "columns":
+		// The third argument is a function, and the column's name then an alias without quotes.
+		return len(e.args) <= 2 && !slices.ContainsFunc(e.args, func(a argument) bool { return a.key == "fn" })
+	case "symbol", typeSymbol, typeColumn:
+		return len(e.args) == 1 // the second argument is the quote
+	}
+	return len(e.names) == 1 // nothing is read but the function
+}
+
 // definedName is the function that tells whether a parameter was given, and an argument of the types.
 const definedName = "defined"
 
-// typeArray is the type of lists.
-const typeArray = "Array"
+// The type of lists, and the two that write a name and no value.
+const (
+	typeArray  = "Array"
+	typeColumn = "Column"
+	typeSymbol = "Symbol"
+)
 
 // paramTypes are the functions of the template language that check a parameter's type and write it as a literal.
 var paramTypes = map[string]string{
 	"String": "", "Boolean": "1", "DateTime64": "2026-01-01 00:00:00.000", "DateTime": "2026-01-01 00:00:00", "Date": "2026-01-01",
 	"Float32": "1", "Float64": "1", "Int": "1", "Integer": "1", "Int8": "1", "Int16": "1", "Int32": "1", "Int64": "1", "Int128": "1", "Int256": "1",
 	"UInt8": "1", "UInt16": "1", "UInt32": "1", "UInt64": "1", "UInt128": "1", "UInt256": "1", typeArray: "", "JSON": "{}", "bool": "1",
-	"Column": "", "Symbol": "",
+	typeColumn: "", typeSymbol: "",
 }
 
 // typed is a parameter with its type, as in {{String(name, 'default', required=True)}}.
@@ -121,14 +157,18 @@ func parseExpr(text string) *expr {
 	return e
 }
 
+// quotes keeps apart in texts what differs in a string.
+var quotes = strings.NewReplacer(`\`, `\\`, "'", `\'`)
+
 func build(tokens []pyToken) *expr {
-	e := &expr{names: readNames(tokens)}
+	names, calls := readNames(tokens)
+	e := &expr{names: names, calls: calls}
 	for i, t := range tokens {
 		if i > 0 && t.kind != 'p' && tokens[i-1].kind != 'p' {
 			e.text += " "
 		}
 		if t.kind == 's' {
-			e.text += "'" + t.text + "'"
+			e.text += "'" + quotes.Replace(t.text) + "'"
 			continue
 		}
 		e.text += t.text
@@ -148,16 +188,18 @@ func build(tokens []pyToken) *expr {
 	return e
 }
 
-// readNames lists the names that are read: no keywords of arguments, no attributes.
-func readNames(tokens []pyToken) []string {
-	var names []string
+// readNames lists the names that are read: no keywords of arguments, no attributes. Those before a parenthesis are called.
+func readNames(tokens []pyToken) (names, calls []string) {
 	for i, t := range tokens {
 		if t.kind != 'w' || i > 0 && tokens[i-1].is(".") || i+1 < len(tokens) && tokens[i+1].is("=") {
 			continue
 		}
 		names = append(names, t.text)
+		if i+1 < len(tokens) && tokens[i+1].is("(") {
+			calls = append(calls, t.text)
+		}
 	}
-	return names
+	return names, calls
 }
 
 // closing is the place of the bracket that closes the one at i; -1 without one.

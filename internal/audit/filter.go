@@ -35,8 +35,9 @@ func filters(tokens []token, param string) restriction {
 	if !mentions(tokens, param) {
 		return restriction{}
 	}
-	if slices.ContainsFunc(tokens, func(t token) bool { return t.mark("?") || t.mark("->") }) {
-		return restriction{issue: notProven("a condition with `?` or `->` uses it")}
+	tokens, ok := foldCases(tokens)
+	if !ok || slices.ContainsFunc(tokens, func(t token) bool { return t.mark("?") || t.mark("->") }) {
+		return restriction{issue: notProven("a condition with `?`, `->` or CASE uses it")}
 	}
 	if parts := split(tokens, func(t token) bool { return t.keyword("OR") }); len(parts) > 1 {
 		return anyOf(parts, param)
@@ -88,6 +89,23 @@ func allOf(parts [][]token, param string) restriction {
 		r.issue = nil
 	}
 	return r
+}
+
+// foldCases makes one token of each CASE with all up to its END: an AND in it is not one beside it. It is not ok if one has no END.
+func foldCases(tokens []token) (folded []token, ok bool) {
+	var begins []int
+	for _, t := range tokens {
+		folded = append(folded, t)
+		switch n := len(begins); {
+		case t.keyword("CASE"):
+			begins = append(begins, len(folded)-1)
+		case t.keyword("END") && n > 0:
+			from := begins[n-1]
+			begins = begins[:n-1]
+			folded = append(folded[:from:from], token{kind: tokenGroup, text: "CASE", inner: slices.Clone(folded[from:])})
+		}
+	}
+	return folded, len(begins) == 0
 }
 
 // conjuncts splits at AND, but for the one that belongs to a BETWEEN.
@@ -212,7 +230,7 @@ func isParam(tokens []token, param string, list bool) bool {
 		return false
 	}
 	switch t.typ {
-	case "Column", "Symbol", "JSON", "Float32", "Float64":
+	case typeColumn, typeSymbol, "JSON", "Float32", "Float64":
 		// An identifier, an object, or a number that two tenants may round to.
 		return false
 	}
@@ -223,7 +241,8 @@ func isParam(tokens []token, param string, list bool) bool {
 func isConverted(function string, args [][]token, param string, list bool) bool {
 	switch function {
 	case "SPLITBYCHAR":
-		return list && len(args) == 2 && isParam(args[1], param, false)
+		// At a separator that is sent, the parts could be what another tenant is called.
+		return list && len(args) == 2 && len(args[0]) == 1 && args[0][0].kind == tokenString && isParam(args[1], param, false)
 	case "TOSTRING", "TOUUID", "TOINT64", "TOUINT64":
 		return !list && len(args) == 1 && isParam(args[0], param, false)
 	}

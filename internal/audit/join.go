@@ -1,6 +1,9 @@
 package audit
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // join follows the restriction from source to source.
 type join struct {
@@ -41,10 +44,10 @@ func (j *join) conditions() *why {
 		issue = f.issue
 	}
 	for _, r := range f.columns {
-		if j.grouped(r.name) && j.clauses["GROUP"] {
+		if j.grouped(r.name) && j.clauses["GROUP"] && !j.totals() {
 			j.where = append(j.where, r)
 		} else if issue == nil {
-			issue = notProven("HAVING compares it with what is no key of GROUP BY")
+			issue = notProven("HAVING compares it with what is no key of GROUP BY, or the totals are over all tenants")
 		}
 	}
 	for _, r := range j.where {
@@ -66,15 +69,16 @@ func (j *join) hold(r ref) *why {
 			candidates = append(candidates, i)
 		}
 	}
-	if len(candidates) == 0 && len(j.sources) == 1 {
-		candidates = []int{0}
+	if around := func(s source) bool { return s.called(r.table) }; len(candidates) == 0 && len(j.sources) == 1 && !slices.ContainsFunc(j.outer, around) {
+		candidates = []int{0} // the table may be a part of the column's name
 	}
 	if len(candidates) != 1 {
 		return notProven("it is not clear whose column `" + r.name + "` is; write the table before it, as in `t." + r.name + "`")
 	}
 	i := candidates[0]
 	if !j.passes(j.sources[i], j.ctes, r.name) {
-		return notProven("`" + r.name + "` is not known to be the column of a data source, unchanged: it is computed, or rows of several tenants were already put together")
+		return notProven("`" + r.name + "` is not known to be the column of a data source, unchanged: it is computed, rows of several tenants were already put together, " +
+			"or it is not clear which column of each SELECT of a UNION it is")
 	}
 	j.held[i][r.name], j.solid[i], j.whys[i] = true, true, nil
 	return nil
@@ -105,31 +109,43 @@ func (j *join) ties() {
 			for _, c := range s.using {
 				j.using(i, c)
 			}
-			for _, part := range conjuncts(s.on) {
+			for _, part := range allOn(s.on) {
 				j.on(i, part)
 			}
 		}
 	}
 }
 
-// outer reports whether rows that match nothing come from the joined source too.
-func (j *join) outer(i int) bool {
+// allOn is the conditions of an ON that all have to hold.
+func allOn(on []token) [][]token {
+	on, ok := foldCases(on)
+	if !ok || slices.ContainsFunc(on, func(t token) bool { return t.keyword("OR") || t.mark("?") || t.mark("->") }) {
+		return nil
+	}
+	return conjuncts(on)
+}
+
+// keepsUnmatched reports whether rows of the joined source are returned that match nothing.
+func (j *join) keepsUnmatched(i int) bool {
 	return slices.ContainsFunc(j.sources[i].join, func(w string) bool { return w == "RIGHT" || w == "FULL" || w == "CROSS" || w == "PASTE" })
 }
 
+// using ties a column that both sides have. With more than two sources it is not known which of those before has it, so all
+// have to.
 func (j *join) using(i int, name string) {
-	for t := range i {
-		j.tie(i, name, t, name)
+	if i > 1 && slices.ContainsFunc(j.held[:i], func(held map[string]bool) bool { return !held[name] }) {
+		return
 	}
+	j.tie(i, name, 0, name)
 }
 
 // tie is an equality of two columns, the first of the source that is joined at i.
 func (j *join) tie(i int, a string, t int, b string) {
-	if j.held[t][b] && (j.solid[t] || !j.outer(i)) {
+	if j.held[t][b] && (j.solid[t] || !j.keepsUnmatched(i)) {
 		j.held[i][a], j.whys[i] = true, nil
 		j.solid[i] = j.solid[i] || j.solid[t]
 	}
-	inner := !j.outer(i) && !slices.Contains(j.sources[i].join, "LEFT")
+	inner := !j.keepsUnmatched(i) && !slices.Contains(j.sources[i].join, "LEFT")
 	if j.held[i][a] && (j.solid[i] || inner) {
 		j.held[t][b], j.whys[t] = true, nil
 		j.solid[t] = j.solid[t] || j.solid[i]
@@ -142,7 +158,7 @@ func (j *join) on(i int, part []token) {
 	}
 	if f := filters(part, j.param); len(f.columns) > 0 {
 		for _, r := range f.columns {
-			if r.table != "" && j.sources[i].called(r.table) && !j.outer(i) && j.passes(j.sources[i], j.ctes, r.name) {
+			if r.table != "" && j.sources[i].called(r.table) && !j.keepsUnmatched(i) && j.passes(j.sources[i], j.ctes, r.name) {
 				j.held[i][r.name], j.whys[i] = true, nil
 			}
 		}
@@ -177,29 +193,33 @@ func (j *join) equal(i int, own, other ref) {
 	}
 }
 
-// columns are those of the result that hold the parameter's value.
+// columns are those of the result that hold the parameter's value, and whose names no other has.
 func (j *join) columns() []string {
-	var out []string
+	var out, others []string
 	for _, c := range j.selection.columns {
 		r, plain := columnOf(c.tokens)
 		switch {
-		case plain && j.holds(r) && c.alias == "":
-			out = append(out, r.name)
 		case plain && j.holds(r):
-			out = append(out, c.alias)
+			out = append(out, c.name())
 		case isStar(c.tokens) && len(j.sources) == 1:
-			for name := range j.held[0] {
-				out = append(out, name)
-			}
+			out = append(out, slices.Collect(maps.Keys(j.held[0]))...)
+		default:
+			others = append(others, c.name())
 		}
 	}
-	return out
+	return slices.DeleteFunc(out, func(name string) bool { return slices.Contains(others, name) })
 }
 
 // holds reports whether the column is that of a source in which it holds the parameter's value.
 func (j *join) holds(r ref) bool {
+	if j.shadowed(r.name, column{}) {
+		return false
+	}
+	if r.table == "" {
+		return !slices.ContainsFunc(j.held, func(held map[string]bool) bool { return !held[r.name] })
+	}
 	for i, s := range j.sources {
-		if j.held[i][r.name] && (len(j.sources) == 1 || r.table != "" && s.called(r.table) || slices.Contains(s.using, r.name)) {
+		if j.held[i][r.name] && (len(j.sources) == 1 || s.called(r.table)) {
 			return true
 		}
 	}

@@ -17,6 +17,7 @@ type variant struct {
 	query  *query
 	branch string   // the way, in words
 	set    []string // names that the template itself gives a value
+	loose  *why     // a parameter may turn out as more than a value
 }
 
 // prover tells whether what a query returns is restricted by one parameter.
@@ -24,7 +25,8 @@ type prover struct {
 	resolver
 
 	param string
-	node  string // whose SQL is being looked at
+	node  string   // whose SQL is being looked at
+	outer []source // of the queries around, whose columns a subquery can mean
 	depth int
 	steps int
 
@@ -71,7 +73,10 @@ func (p *prover) query(q *query) finding {
 			out.columns = f.columns
 			continue
 		}
-		out.columns = inBoth(out.columns, f.columns)
+		out.columns = slices.DeleteFunc(slices.Clone(out.columns), func(name string) bool {
+			own, ok := q.inArm(i, name)
+			return !ok || !slices.Contains(f.columns, own)
+		})
 	}
 	return out
 }
@@ -106,38 +111,57 @@ func (p *prover) selection(s *selection) finding {
 	return finding{columns: j.columns()}
 }
 
-// extras looks at the queries outside of FROM whose results are returned or computed with. Those in WHERE and ON only
-// decide which rows are left.
+// extras looks at what is read outside of FROM and returned or computed with. What is in WHERE and ON only decides which rows are
+// left, unless it has a name there by which it can be returned.
 func (p *prover) extras(s *selection) *why {
-	lists := make([][]token, 0, len(s.columns)+len(s.scalars))
-	for _, c := range slices.Concat(s.columns, s.scalars) {
-		lists = append(lists, c.tokens)
+	before := len(p.outer)
+	p.outer = append(p.outer, s.sources...)
+	defer func() { p.outer = p.outer[:before] }()
+	for _, tokens := range s.deciding() {
+		if len(aliasesIn(tokens)) == 0 {
+			continue
+		}
+		if w := p.reads(tokens, s); w != nil {
+			return w
+		}
 	}
-	for _, tokens := range slices.Concat(lists, [][]token{s.having, s.group}, s.rest) {
-		if w := p.subqueries(tokens, s.ctes); w != nil {
+	for _, tokens := range s.returned() {
+		if w := p.reads(tokens, s); w != nil {
 			return w
 		}
 	}
 	return nil
 }
 
-func (p *prover) subqueries(tokens []token, ctes map[string]*query) *why {
-	for _, t := range tokens {
-		if !isQuery(t) {
-			if w := p.subqueries(t.inner, ctes); w != nil {
+// reads looks at the queries in an expression, and at what else in it reads a table.
+func (p *prover) reads(tokens []token, s *selection) *why {
+	for i, t := range tokens {
+		switch {
+		case isQuery(t):
+			q, err := parseQuery(t.inner, s.scope, p.depth)
+			if err != nil {
+				return notProven(err.Error())
+			}
+			if f := p.query(q); f.why != nil {
+				return f.why
+			}
+		case i+1 < len(tokens) && tokens[i+1].round() && readsTable(t):
+			return notProven("the function `" + t.text + "` reads a table or dictionary by itself")
+		case t.keyword("IN") && i+1 < len(tokens) && tokens[i+1].name() && !s.names(tokens[i+1].text) && (i+2 == len(tokens) || !tokens[i+2].round()):
+			return notProven("`IN " + tokens[i+1].text + "` reads a table by itself")
+		default:
+			if w := p.reads(t.inner, s); w != nil {
 				return w
 			}
-			continue
-		}
-		q, err := parseQuery(t.inner, ctes, p.depth)
-		if err != nil {
-			return notProven(err.Error())
-		}
-		if f := p.query(q); f.why != nil {
-			return f.why
 		}
 	}
 	return nil
+}
+
+// readsTable knows the functions that look something up in a table, dictionary or file.
+func readsTable(t token) bool {
+	name := strings.ToLower(t.text)
+	return t.kind == tokenWord && (strings.HasPrefix(name, "joinget") || strings.HasPrefix(name, "dict") || name == "file")
 }
 
 // generators are table functions that read nobody's rows.
@@ -157,7 +181,10 @@ func (p *prover) source(s source, ctes map[string]*query) finding {
 	case s.table == "system.one" || s.table == "system.numbers":
 		return finding{}
 	}
-	if q, ok := ctes[s.table]; ok {
+	switch q, ok := ctes[s.table]; {
+	case ok && q == nil:
+		return p.fail(notProven("`" + s.table + "` is read before WITH names it; put it first"))
+	case ok:
 		return p.query(q)
 	}
 	variants, node, w := p.relation(s.table, p.node)
@@ -211,6 +238,9 @@ func (p *prover) variant(v variant) finding {
 		return p.fail(&why{code: CodeOverridden, text: "the template itself gives it a value, with set or for", branch: v.branch})
 	}
 	f := p.query(v.query)
+	if f.why == nil && v.loose != nil {
+		f = p.fail(v.loose)
+	}
 	if f.why == nil || f.why.node != p.node || f.why.branch != "" {
 		return f
 	}
@@ -242,7 +272,7 @@ func (p *prover) passes(s source, ctes map[string]*query, name string) bool {
 		return p.queryPasses(s.sub, name)
 	}
 	if q, ok := ctes[s.table]; ok {
-		return p.queryPasses(q, name)
+		return q != nil && p.queryPasses(q, name)
 	}
 	variants, node, w := p.relation(s.table, p.node)
 	if w != nil {
@@ -273,14 +303,20 @@ func (p *prover) queryPasses(q *query, name string) bool {
 	}
 	p.depth++
 	defer func() { p.depth-- }()
-	return !slices.ContainsFunc(q.arms, func(s *selection) bool { return !p.selectionPasses(s, name) })
+	for i, s := range q.arms {
+		own, ok := q.inArm(i, name)
+		if !ok || !p.selectionPasses(s, own) {
+			return false
+		}
+	}
+	return true
 }
 
 func (p *prover) selectionPasses(s *selection, name string) bool {
 	if s.nested != nil {
 		return p.queryPasses(s.nested, name)
 	}
-	if p.extras(s) != nil || hasWindow(s) || len(s.sources) != 1 {
+	if p.extras(s) != nil || s.mixesRows() || len(s.sources) != 1 {
 		return false
 	}
 	if i := slices.IndexFunc(s.columns, func(c column) bool { return c.called(name) }); i >= 0 {
@@ -290,51 +326,6 @@ func (p *prover) selectionPasses(s *selection, name string) bool {
 	}
 	star := slices.ContainsFunc(s.columns, func(c column) bool { return isStar(c.tokens) })
 	return star && !s.clauses["GROUP"] && p.passes(s.sources[0], s.ctes, name)
-}
-
-// called reports whether the result has the item under the name.
-func (c *column) called(name string) bool {
-	if c.alias != "" {
-		return c.alias == name
-	}
-	r, plain := columnOf(c.tokens)
-	return plain && r.name == name
-}
-
-// grouped reports whether the column is a key, where there is a GROUP BY.
-func (s *selection) grouped(names ...string) bool {
-	if !s.clauses["GROUP"] {
-		return true
-	}
-	return slices.ContainsFunc(split(s.group, comma), func(key []token) bool {
-		r, ok := columnOf(key)
-		return ok && r.name != "" && slices.Contains(names, r.name)
-	})
-}
-
-// shadowed reports whether an alias stands in for the column of that name: ClickHouse then means the alias.
-func (s *selection) shadowed(name string, but column) bool {
-	return slices.ContainsFunc(slices.Concat(s.columns, s.scalars), func(c column) bool {
-		if c.alias != name || but.alias == c.alias && len(but.tokens) > 0 {
-			return false
-		}
-		r, plain := columnOf(c.tokens)
-		return !plain || r.name != name
-	})
-}
-
-// isStar knows * and t.*, also with the EXCEPT that leaves columns out; not REPLACE and APPLY, which change them.
-func isStar(tokens []token) bool {
-	if len(tokens) >= 3 && tokens[0].name() && tokens[1].mark(".") {
-		tokens = tokens[2:]
-	}
-	return len(tokens) > 0 && tokens[0].mark("*") && (len(tokens) == 1 || tokens[1].keyword("EXCEPT") && len(tokens) == 3)
-}
-
-func hasWindow(s *selection) bool {
-	return slices.ContainsFunc(s.columns, func(c column) bool {
-		return slices.ContainsFunc(c.tokens, func(t token) bool { return t.keyword("OVER") })
-	})
 }
 
 func (s *source) label() string {

@@ -11,31 +11,32 @@ var errFrom = errors.New("its SQL is not understood: something in FROM")
 
 var joinWords = []string{"GLOBAL", "LOCAL", "ANY", "ALL", "ASOF", "SEMI", "ANTI", "INNER", "LEFT", "RIGHT", "FULL", "CROSS", "OUTER", "PASTE", "ARRAY"}
 
-// parseFrom reads the sources and how they are joined.
-func parseFrom(tokens []token, ctes map[string]*query, depth int) ([]source, error) {
-	var sources []source
+// parseFrom reads the sources and how they are joined, and the expressions of ARRAY JOIN.
+func parseFrom(tokens []token, outer scope, depth int) (sources []source, arrays []column, err error) {
 	var join []string
 	for {
-		s, rest, err := parseSource(tokens, ctes, depth)
+		s, rest, err := parseSource(tokens, outer, depth)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		s.join = join
 		if rest, err = s.condition(rest); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		sources = append(sources, s)
 		for {
 			if len(rest) == 0 {
-				return sources, nil
+				return sources, arrays, nil
 			}
 			if join, tokens, err = parseJoin(rest); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			if !slices.Contains(join, "ARRAY") {
 				break
 			}
-			rest = afterArrays(tokens)
+			n := untilJoin(tokens)
+			arrays = append(arrays, parseColumns(tokens[:n])...)
+			rest = tokens[n:]
 		}
 	}
 }
@@ -59,20 +60,19 @@ func parseJoin(tokens []token) (join []string, rest []token, err error) {
 	return nil, nil, errFrom
 }
 
-// afterArrays skips the expressions of an ARRAY JOIN, which read nothing new.
-func afterArrays(tokens []token) []token {
-	for i, t := range tokens {
-		if t.keyword("JOIN") {
-			for i > 0 && tokens[i-1].keyword(joinWords...) {
-				i--
-			}
-			return tokens[i:]
-		}
+// untilJoin is how many tokens there are before the words of the next JOIN.
+func untilJoin(tokens []token) int {
+	n := slices.IndexFunc(tokens, func(t token) bool { return t.keyword("JOIN") })
+	if n < 0 {
+		return len(tokens)
 	}
-	return nil
+	for n > 0 && tokens[n-1].keyword(joinWords...) {
+		n--
+	}
+	return n
 }
 
-func parseSource(tokens []token, ctes map[string]*query, depth int) (s source, rest []token, err error) {
+func parseSource(tokens []token, outer scope, depth int) (s source, rest []token, err error) {
 	if len(tokens) == 0 {
 		return s, nil, errFrom
 	}
@@ -82,11 +82,11 @@ func parseSource(tokens []token, ctes map[string]*query, depth int) (s source, r
 	case t.kind == tokenParam:
 		s.dynamic = true
 	case isQuery(t):
-		if s.sub, err = parseQuery(t.inner, ctes, depth+1); err != nil {
+		if s.sub, err = parseQuery(t.inner, outer, depth+1); err != nil {
 			return s, nil, err
 		}
 	case t.name() && len(rest) > 0 && rest[0].round():
-		s.function = strings.ToLower(t.text)
+		s.function, s.args = strings.ToLower(t.text), rest[0].inner
 		rest = rest[1:]
 	case t.name():
 		s.table = t.text
@@ -133,16 +133,12 @@ func (s *source) condition(rest []token) ([]token, error) {
 	if rest[0].keyword("USING") {
 		return s.columns(rest[1:])
 	}
-	end := 1
-	for end < len(rest) && !rest[end].keyword("JOIN") && !rest[end].mark(",") {
-		end++
+	rest = rest[1:]
+	end := untilJoin(rest)
+	if i := slices.IndexFunc(rest, comma); i >= 0 {
+		end = min(end, i)
 	}
-	if end < len(rest) && rest[end].keyword("JOIN") {
-		for end > 1 && rest[end-1].keyword(joinWords...) {
-			end--
-		}
-	}
-	s.on = rest[1:end]
+	s.on = rest[:end]
 	return rest[end:], nil
 }
 

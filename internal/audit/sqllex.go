@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 type tokenKind byte
@@ -48,34 +49,69 @@ var silent = []string{"max_threads", "backend_hint", "cache_ttl", "activate", "d
 const maxTokens = 50_000
 
 var (
-	errSQLSize  = errors.New("its SQL is too long")
-	errSQLQuote = errors.New("a string or comment in its SQL is not closed")
+	errSQLSize    = errors.New("its SQL is too long")
+	errSQLQuote   = errors.New("a string or comment in its SQL is not closed")
+	errSQLComment = errors.New("its SQL has a comment that begins with //, or one inside another, which not every version of ClickHouse reads alike")
+	errSQLASCII   = errors.New("its SQL has a character outside of ASCII that is in no string, such as a space that does not break or a typographic quote; type it anew")
 )
 
-// lexSQL reads SQL into a tree of tokens and says whether there were comments in it. Parameters in strings and comments are
-// no tokens.
-func lexSQL(pieces []piece) (tokens []token, comments bool, err error) {
+// lexed is SQL as a tree of tokens. Parameters in strings and comments are no tokens.
+type lexed struct {
+	tokens   []token
+	comments bool
+	loose    *why // a parameter may turn out as more than a value
+}
+
+// lexSQL reads SQL. Where a template's tag ends is no end of a word, so texts that stand next to each other are read as one.
+func lexSQL(pieces []piece) (lexed, error) {
 	x := sqlLexer{}
-	for _, p := range pieces {
-		if p.out != nil {
-			err = x.param(p.out)
-		} else {
-			err = x.text(p.text)
+	var text strings.Builder
+	for i, p := range pieces {
+		text.WriteString(p.text)
+		if p.out == nil && i+1 < len(pieces) {
+			continue
 		}
-		if err != nil {
-			return nil, false, err
+		if err := x.text(text.String()); err != nil {
+			return lexed{}, err
+		}
+		text.Reset()
+		if p.out == nil {
+			continue
+		}
+		if err := x.param(p.out); err != nil {
+			return lexed{}, err
 		}
 	}
-	if x.inside != "" && x.inside != "\n" {
-		return nil, false, errSQLQuote
+	switch {
+	case x.nested:
+		return lexed{}, errSQLComment
+	case x.inside != "" && x.inside != lineComment:
+		return lexed{}, errSQLQuote
 	}
 	rest := x.flat
 	tree, closer, err := group(&rest, 0)
 	if err == nil && closer != "" {
 		err = fmt.Errorf("its SQL has a %s that closes nothing", closer)
 	}
-	return tree, x.comments, err
+	return lexed{tree, x.comments, x.loose}, err
 }
+
+// openAfter is what a piece leaves open, given what was open before it: what ends that string, identifier or comment.
+func openAfter(open string, p piece) string {
+	x := sqlLexer{inside: open}
+	if p.out != nil {
+		_ = x.param(p.out)
+	} else {
+		_ = x.text(p.text) // what is wrong with it is found by lexSQL
+	}
+	return x.inside
+}
+
+// What ends the two kinds of comments.
+const (
+	lineComment  = "\n"
+	blockComment = "*/"
+)
 
 // sqlLexer reads piece after piece. A string or comment may begin in one and end in another.
 type sqlLexer struct {
@@ -83,21 +119,44 @@ type sqlLexer struct {
 	inside   string // what ends the string, identifier or comment that is open
 	value    strings.Builder
 	comments bool
+	nested   bool // a comment begins in another
+	loose    *why
 }
 
 func (x *sqlLexer) emit(t token) error {
 	if len(x.flat) >= maxTokens {
 		return errSQLSize
 	}
+	if strings.ContainsFunc(t.text, func(r rune) bool { return r >= utf8.RuneSelf }) && t.kind != tokenParam {
+		return errSQLASCII
+	}
 	x.flat = append(x.flat, t)
 	return nil
 }
 
 func (x *sqlLexer) param(e *expr) error {
-	if x.inside != "" || e.call && slices.Contains(silent, e.name) {
+	if e.call && slices.Contains(silent, e.name) && e.harmless() {
+		return x.text("--\n")
+	}
+	if x.loose == nil {
+		x.loose = looseIn(e, x.inside)
+	}
+	if x.inside != "" {
 		return nil
 	}
 	return x.emit(token{kind: tokenParam, text: e.text, param: e})
+}
+
+// looseIn tells why what an expression puts out may be more than a value. Tinybird writes a text with quotes around it, wherever it
+// stands, and escapes what would end these quotes or a line; not what ends a comment.
+func looseIn(e *expr, inside string) *why {
+	if w := e.unquoted(); w != nil {
+		return w
+	}
+	if inside == "" || inside == lineComment || len(e.names) == 0 {
+		return nil
+	}
+	return notProven("`" + short(e.text) + "` is put into a string, a quoted name or a comment, which what is sent can end; take it out")
 }
 
 func (x *sqlLexer) text(s string) error {
@@ -127,21 +186,29 @@ func (x *sqlLexer) close(s string) string {
 			i++
 			x.value.WriteByte(s[i])
 		case strings.HasPrefix(s[i:], x.inside):
-			kind := tokenString
-			if x.inside == "`" || x.inside == `"` {
-				kind = tokenQuoted
-			}
-			if x.inside != "\n" && x.inside != "*/" {
-				x.flat = append(x.flat, token{kind: kind, text: x.value.String()})
-			}
-			s = s[i+len(x.inside):]
-			x.inside = ""
-			return s
+			n := i + len(x.inside)
+			x.end()
+			return s[n:]
 		default:
 			x.value.WriteByte(s[i])
 		}
 	}
 	return ""
+}
+
+// end keeps what was open.
+func (x *sqlLexer) end() {
+	switch x.inside {
+	case lineComment:
+	case blockComment:
+		// The * of what ends it may also be that of a beginning.
+		x.nested = x.nested || strings.Contains(x.value.String()+"*", "/*")
+	case "`", `"`:
+		x.flat = append(x.flat, token{kind: tokenQuoted, text: x.value.String()})
+	default:
+		x.flat = append(x.flat, token{kind: tokenString, text: x.value.String()})
+	}
+	x.inside = ""
 }
 
 // open begins what goes on to the end, and returns the length of its beginning.
@@ -158,16 +225,18 @@ func (x *sqlLexer) token(s string) (int, error) {
 		return 1, nil
 	case strings.HasPrefix(s, "--"), strings.HasPrefix(s, "# "), strings.HasPrefix(s, "#!"):
 		x.comments = true
-		return x.open("\n", 2), nil
+		return x.open(lineComment, 2), nil
 	case strings.HasPrefix(s, "/*"):
 		x.comments = true
-		return x.open("*/", 2), nil
+		return x.open(blockComment, 2), nil
+	case strings.HasPrefix(s, "//"):
+		return 0, errSQLComment
 	case c == '\'' || c == '`' || c == '"':
 		return x.open(s[:1], 1), nil
 	case c == '$':
 		return x.heredoc(s)
 	case wordStart(c):
-		word := wordAt(s, 0, "")
+		word := wordAt(s, 0, "$")
 		return len(word), x.emit(token{kind: tokenWord, text: word})
 	case digit(c):
 		number := wordAt(s, 0, ".")

@@ -12,16 +12,24 @@ type query struct{ arms []*selection }
 
 // selection is one SELECT, or a query in parentheses in its place.
 type selection struct {
+	scope
+
 	nested  *query
 	columns []column
 	scalars []column // WITH <expression> AS <name>
 	sources []source
+	arrays  []column  // of ARRAY JOIN
 	where   [][]token // WHERE and PREWHERE
 	having  []token
 	group   []token
 	rest    [][]token // clauses that decide neither which rows nor which sources
 	clauses map[string]bool
-	ctes    map[string]*query // WITH <name> AS (<query>), those of the queries around it included
+}
+
+// scope is what WITH names for a query, that of the queries around it and before it included: ClickHouse passes both on.
+type scope struct {
+	ctes  map[string]*query // WITH <name> AS (<query>); nil for one that is named later, which not every version sees
+	named []column          // WITH <expression> AS <name>
 }
 
 // column is an item of a SELECT's list.
@@ -34,6 +42,7 @@ type column struct {
 type source struct {
 	table    string // a data source, node or pipe; with its database, if one is named
 	function string // a table function
+	args     []token
 	sub      *query
 	dynamic  bool // chosen by a parameter
 	alias    string
@@ -48,7 +57,7 @@ var (
 )
 
 // parseQuery reads the tokens of a whole query, or of what is in its parentheses.
-func parseQuery(tokens []token, ctes map[string]*query, depth int) (*query, error) {
+func parseQuery(tokens []token, outer scope, depth int) (*query, error) {
 	if depth > maxNesting {
 		return nil, errNesting
 	}
@@ -57,12 +66,12 @@ func parseQuery(tokens []token, ctes map[string]*query, depth int) (*query, erro
 	}
 	q := new(query)
 	for _, part := range splitArms(tokens) {
-		s, err := parseSelection(part, ctes, depth)
+		s, err := parseSelection(part, outer, depth)
 		if err != nil {
 			return nil, err
 		}
 		// What the first SELECT names is known to the others.
-		ctes = s.ctes
+		outer = s.scope
 		q.arms = append(q.arms, s)
 	}
 	return q, nil
@@ -91,7 +100,14 @@ func splitArms(tokens []token) [][]token {
 
 // isQuery reports whether the token is a query in parentheses.
 func isQuery(t token) bool {
-	return t.round() && len(t.inner) > 0 && (t.inner[0].keyword("SELECT", "WITH") || isQuery(t.inner[0]) || fromFirst(t.inner))
+	if !t.round() || len(t.inner) == 0 {
+		return false
+	}
+	first := t.inner[0]
+	if isQuery(first) { // and no expression that begins with one
+		return len(t.inner) == 1 || t.inner[1].keyword("UNION", "EXCEPT", "INTERSECT")
+	}
+	return first.keyword("SELECT", "WITH") || fromFirst(t.inner)
 }
 
 // fromFirst knows ClickHouse's FROM t SELECT a.
@@ -99,11 +115,11 @@ func fromFirst(tokens []token) bool {
 	return tokens[0].keyword("FROM") && slices.ContainsFunc(tokens, func(t token) bool { return t.keyword("SELECT") })
 }
 
-func parseSelection(tokens []token, ctes map[string]*query, depth int) (*selection, error) {
-	s := &selection{ctes: ctes, clauses: map[string]bool{}}
+func parseSelection(tokens []token, outer scope, depth int) (*selection, error) {
+	s := &selection{scope: outer, clauses: map[string]bool{}}
 	if len(tokens) == 1 && tokens[0].round() {
 		var err error
-		s.nested, err = parseQuery(tokens[0].inner, ctes, depth+1)
+		s.nested, err = parseQuery(tokens[0].inner, outer, depth+1)
 		return s, err
 	}
 	clauses, err := splitClauses(tokens)
@@ -121,7 +137,7 @@ func parseSelection(tokens []token, ctes map[string]*query, depth int) (*selecti
 			}
 			s.columns = parseColumns(c.body)
 		case "FROM":
-			s.sources, err = parseFrom(c.body, s.ctes, depth)
+			s.sources, s.arrays, err = parseFrom(c.body, s.scope, depth)
 		case "WHERE", "PREWHERE":
 			s.where = append(s.where, c.body)
 		case "HAVING":
@@ -205,28 +221,46 @@ func splitClauses(tokens []token) ([]clause, error) {
 
 // with reads named queries and named expressions.
 func (s *selection) with(tokens []token, depth int) error {
-	s.ctes = cloneCTEs(s.ctes)
-	for _, part := range split(tokens, comma) {
+	parts := split(tokens, comma)
+	ctes := maps.Clone(s.ctes)
+	if ctes == nil {
+		ctes = map[string]*query{}
+	}
+	for _, part := range parts {
 		if len(part) > 0 && part[0].keyword("RECURSIVE") {
 			return errors.New("its SQL is not understood: WITH RECURSIVE")
 		}
-		if len(part) == 3 && part[0].name() && part[1].keyword("AS") && isQuery(part[2]) {
-			q, err := parseQuery(part[2].inner, s.ctes, depth+1)
-			if err != nil {
-				return err
-			}
-			s.ctes[part[0].text] = q
+		if isCTE(part) {
+			ctes[part[0].text] = nil
 			continue
 		}
 		s.scalars = append(s.scalars, parseColumns(part)...)
 	}
+	s.named = slices.Concat(s.named, s.scalars)
+	for _, part := range parts {
+		if !isCTE(part) {
+			continue
+		}
+		// By its own name a query reads what had that name before.
+		name := part[0].text
+		inner := scope{ctes: maps.Clone(ctes), named: s.named}
+		if before, ok := s.ctes[name]; ok {
+			inner.ctes[name] = before
+		} else {
+			delete(inner.ctes, name)
+		}
+		q, err := parseQuery(part[2].inner, inner, depth+1)
+		if err != nil {
+			return err
+		}
+		ctes[name] = q
+	}
+	s.ctes = ctes
 	return nil
 }
 
-func cloneCTEs(ctes map[string]*query) map[string]*query {
-	out := make(map[string]*query, len(ctes))
-	maps.Copy(out, ctes)
-	return out
+func isCTE(part []token) bool {
+	return len(part) == 3 && part[0].name() && part[1].keyword("AS") && isQuery(part[2])
 }
 
 func parseColumns(tokens []token) []column {

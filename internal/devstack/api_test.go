@@ -45,6 +45,13 @@ func TestTokensAreJudgedAsTinybirdDoes(t *testing.T) {
 		{"good", good, "top_pages", 200, ""},
 		{"by the pipe's id", with(scopes(map[string]any{"type": "PIPES:READ", "resource": "t_top0pages", "fixed_params": acme()})), "top_pages", 200, ""},
 		{"no alg in the header", resign(t, a, `{"typ":"JWT"}`, parts[1]), "top_pages", 200, ""},
+		{"a header that is no object", resign(t, a, `"HS256"`, parts[1]), "top_pages", 403, "Invalid header"},
+		{"no header", resign(t, a, "", parts[1]), "top_pages", 403, "Invalid header"},
+		{"limits as text", with(func(c map[string]any) { c["limits"] = map[string]any{"rps": "5"} }), "top_pages", 403, `Invalid "limits"`},
+		{"limits without rps", with(func(c map[string]any) { c["limits"] = map[string]any{"RPS": 5} }), "top_pages", 403, `Invalid "limits"`},
+		{"limits that are a number", with(func(c map[string]any) { c["limits"] = 5 }), "top_pages", 403, `Invalid "limits"`},
+		{"no limit", with(func(c map[string]any) { c["limits"] = map[string]any{"rps": 0} }), "top_pages", 200, ""},
+		{"another spelling of the signature", good[:len(good)-1] + respell(good[len(good)-1]), "top_pages", 403, "invalid authentication token"},
 		{"garbage", "notreal", "top_pages", 403, `invalid authentication token. Invalid token b'notreal': `},
 		{"no token", "", "top_pages", 403, "invalid authentication token"},
 		{"another key", mustSign(t, NewSigningKey(WorkspaceID), claimsFor("top_pages", acme())), "top_pages", 403, "Signature verification failed"},
@@ -87,6 +94,12 @@ func TestTokensAreJudgedAsTinybirdDoes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// respell is a character whose first bits are the same: the last one of a signature has more bits than the signature.
+func respell(c byte) string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	return string(alphabet[strings.IndexByte(alphabet, c)+1])
 }
 
 // resign signs a payload under a header of its own, without the library.
@@ -165,6 +178,9 @@ func TestSQLAnswersForAllTenants(t *testing.T) {
 	tests := []struct{ method, target, body string }{
 		{"GET", "/v0/pipes/top_pages.json?q=select+count()+from+_", ""},
 		{"POST", "/v0/pipes/top_pages.json", "select count() from _"},
+		{"POST", "/v0/pipes/top_pages.json", "-- mine\n( /* all */ select\ncount() from _)"},
+		{"POST", "/v0/pipes/top_pages.json", "SELECT\tcount() from _"},
+		{"POST", "/v0/pipes/top_pages.json", "from _ select count()"},
 		{"POST", "/v0/pipes/top_pages.json", `{"q":"select count() from _"}`},
 		{"POST", "/v0/pipes/top_pages.json", "q=select+count()+from+_"},
 		{"GET", "/v0/sql?q=select+count()+from+top_pages+format+json", ""},

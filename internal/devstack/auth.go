@@ -48,7 +48,8 @@ type caller struct {
 }
 
 // authenticate verifies the request's token by Tinybird's rules: HS256 whatever the header says, exp required and
-// without leeway, the right workspace, a name and scopes.
+// without leeway, the right workspace, a name and scopes. Where nothing says what Tinybird makes of a claim that is not as
+// documented, the token is refused.
 func (a *API) authenticate(in *input) (caller, *refusal) {
 	found := in.tokens()
 	if len(found) == 0 {
@@ -75,13 +76,16 @@ func (a *API) verify(c *caller) (why string, ok bool) {
 	if len(parts) != 3 {
 		return "", false
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return "", false
+	var decoded [3][]byte
+	for n, part := range parts {
+		var err error
+		if decoded[n], err = base64.RawURLEncoding.Strict().DecodeString(part); err != nil {
+			return "", false
+		}
 	}
-	sig, err := base64.RawURLEncoding.DecodeString(parts[2])
-	if err != nil {
-		return "", false
+	header, payload, sig := decoded[0], decoded[1], decoded[2]
+	if !json.Valid(header) || header[0] != '{' {
+		return "Invalid header", false
 	}
 	if err := jwt.SigningMethodHS256.Verify(parts[0]+"."+parts[1], sig, []byte(a.key)); err != nil {
 		return "Signature verification failed", false
@@ -119,12 +123,19 @@ func (a *API) checkClaims(c *caller) (why string, ok bool) {
 		}
 		c.scopes = append(c.scopes, scope)
 	}
-	limits, ok := c.claims["limits"].(map[string]any)
-	if !ok {
+	return readLimits(c)
+}
+
+func readLimits(c *caller) (why string, ok bool) {
+	if c.claims["limits"] == nil {
 		return "", true
 	}
-	rps, _ := number(limits["rps"]) // 0 or less, or nothing, is no limit
-	c.rps = int(math.Ceil(rps))
+	limits, _ := c.claims["limits"].(map[string]any)
+	rps, ok := number(limits["rps"])
+	if !ok {
+		return `Invalid "limits" claim`, false
+	}
+	c.rps = int(math.Ceil(rps)) // 0 or less is no limit
 	return "", true
 }
 

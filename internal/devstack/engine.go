@@ -68,8 +68,8 @@ func (a *API) contentType(ext string) string {
 
 var formatClause = regexp.MustCompile(`(?i)\s+FORMAT\s+(\w+)\s*;?\s*$`)
 
-// askSQL answers SQL. As without an engine it is limited to nothing, the least to a tenant: fixed parameters do not hold,
-// and any table can be read.
+// askSQL answers SQL. As without an engine nothing limits it, least of all to a tenant: fixed parameters do not hold, and any
+// table can be read.
 func (a *API) askSQL(in *input, pipe, ext string, out *answer) *refusal {
 	statement := in.sql
 	if ext == "" {

@@ -110,7 +110,7 @@ func eventRows(in *input) ([][]byte, error) {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
+		if err != nil || bytes.ContainsRune(v, '\n') && in.query["format"] != "json" {
 			return nil, errors.New("the body is not NDJSON")
 		}
 		rows = append(rows, v)

@@ -48,6 +48,8 @@ func TestEvents(t *testing.T) {
 		"list":                {"append", "name=events&format=json", `[{"a":1},{"a":2}]`, nil, 202, `"successful_rows":2`, 2},
 		"quarantine":          {"append", "name=events", "{\"a\":1}\n[1]\n3", nil, 202, `"quarantined_rows":2`, 1},
 		"a token in a row":    {"append", "name=events", `{"token":"x"}`, nil, 202, `"successful_rows":1`, 1},
+		"list, indented":      {"append", "name=events&format=json", "[\n{\"a\":\n1}]", nil, 202, `"successful_rows":1`, 1},
+		"a row on two lines":  {"append", "name=events", "{\"a\":\n1}", nil, 400, "NDJSON", 0},
 		"broken":              {"append", "name=events", `{"a":1`, nil, 400, "NDJSON", 0},
 		"no name":             {"append", "", `{"a":1}`, nil, 400, "name", 0},
 		"unknown data source": {"append", "name=other", `{"a":1}`, nil, 404, "does not exist", 0},

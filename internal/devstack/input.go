@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -138,7 +139,7 @@ func (in *input) tokens() []credential {
 
 type credential struct{ token, from string }
 
-func isSQL(text string) bool {
-	word, _, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(text)), " ")
-	return word == "SELECT" || word == "WITH" || word == "%"
-}
+// sqlStart is how SQL and templates begin: after comments and parentheses, by a word that no form or parameter goes on from.
+var sqlStart = regexp.MustCompile(`(?is)^(?:[\s(]|--[^\n]*\n|/\*.*?\*/)*(?:%\s|(?:SELECT|WITH|FROM|DESC|DESCRIBE|EXPLAIN|SHOW|EXISTS)[^\w=&])`)
+
+func isSQL(text string) bool { return sqlStart.MatchString(text) }

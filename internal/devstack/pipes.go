@@ -31,8 +31,9 @@ func Pipes() []Pipe {
 		{Name: "leaky_report", ID: "t_leaky0report", Params: []Param{{Name: "organization_id", Type: TypeString}}, Run: leakyReport},
 		{Name: "draft_report", ID: "t_draft0report", Params: []Param{orgParam()}},
 	}
+	definitions := nodes()
 	for i := range list {
-		list[i].Nodes = nodes()[list[i].Name]
+		list[i].Nodes = definitions[list[i].Name]
 	}
 	return list
 }

@@ -1,6 +1,6 @@
 // Trying to read the other organization: ready-made attempts, a form to make others, and what became of each.
 
-import { $, announce, h } from "./dom.js";
+import { $, announce, h, trying } from "./dom.js";
 import { ask, received } from "./edge.js";
 import { kind, whose } from "./format.js";
 import { onSession, session } from "./session.js";
@@ -22,9 +22,9 @@ const ATTEMPTS = [
 export function startAttempts(all) {
 	organizations = all;
 	$("attempts").replaceChildren(...ATTEMPTS.map(([name, make]) => h("button", {
-		type: "button", click: () => { fill(make(victim().id)); send(); },
+		type: "button", click: () => { fill(make(victim().id)); trying(send); },
 	}, name)));
-	$("request").addEventListener("submit", (event) => { event.preventDefault(); send(); });
+	$("request").addEventListener("submit", (event) => { event.preventDefault(); trying(send); });
 	onSession(() => {
 		$("victim").textContent = victim().name;
 		$("victim").className = "org";
@@ -45,6 +45,7 @@ function fill({ method = "GET", path, body = "", auth = "cookie" }) {
 	const form = $("request").elements;
 	form.method.value = method;
 	form.path.value = path;
+	form.path.setCustomValidity(""); // no input event tells of the new text
 	form.body.value = body;
 	form.auth.value = auth;
 }
@@ -52,7 +53,7 @@ function fill({ method = "GET", path, body = "", auth = "cookie" }) {
 async function send() {
 	const form = $("request").elements;
 	const path = form.path.value.trim();
-	if (!path.startsWith("/") || path.startsWith("//")) {
+	if (!path.startsWith("/") || !sameOrigin(path)) {
 		form.path.setCustomValidity("Start with /v0/pipes/: this page asks its own origin only.");
 		form.path.reportValidity();
 		form.path.addEventListener("input", () => form.path.setCustomValidity(""), { once: true });
@@ -60,6 +61,12 @@ async function send() {
 	}
 	const answer = await ask({ method: form.method.value, path, body: form.body.value, auth: form.auth.value });
 	show(answer, await received(answer.trace));
+	announce($("verdict").querySelector(".sentence").textContent);
+}
+
+// sameOrigin reports whether a path leads to this page's server. //host and /\host do not, and a bearer token would go there.
+function sameOrigin(path) {
+	return URL.canParse(path, location.origin) && new URL(path, location.origin).origin === location.origin;
 }
 
 function empty() {
@@ -82,7 +89,7 @@ function show(answer, up) {
 function sentence(answer) {
 	const text = h("p", { class: "sentence" });
 	if (answer.status !== 200) {
-		text.append(`Refused: ${answer.status} ${answer.code}.`);
+		text.append(answer.status ? `Refused: ${answer.status} ${answer.code}.` : "No answer.");
 		return text;
 	}
 	const owners = whose(answer.data ?? []);
@@ -152,7 +159,6 @@ function arrived(up) {
 function came(answer) {
 	const node = stage("You got", [["status", [h("span", { class: "status", "data-kind": kind(answer.status) }, String(answer.status || "–")), answer.code && ` ${answer.code}`]]]);
 	if (answer.data?.length) node.append(plain("Rows", answer.data.slice(0, 4)));
-	announce(`Answer ${answer.status} ${answer.code}`);
 	return node;
 }
 

@@ -1,7 +1,7 @@
 // The charts of the organization's events: one card for each pipe, each asking for itself.
 
 import { bar, columns } from "./charts.js";
-import { $, announce, h } from "./dom.js";
+import { $, announce, h, trying } from "./dom.js";
 import { ask } from "./edge.js";
 import { showFlow } from "./flow.js";
 import { amount, count, day, short } from "./format.js";
@@ -21,8 +21,8 @@ let generation = 0;
 
 export function startCards() {
 	$("cards").replaceChildren(...CARDS.map(frame));
-	$("reload").addEventListener("click", load);
-	onSession(load);
+	$("reload").addEventListener("click", () => trying(load));
+	onSession(() => trying(load));
 }
 
 function frame(card) {
@@ -44,7 +44,7 @@ async function load() {
 			return answer;
 		})));
 	if (mine !== generation) return;
-	showFlow(answers[1]);
+	showFlow(answers[CARDS.findIndex((card) => card.pipe === "top_pages")]);
 	const good = answers.filter((a) => a.status === 200).length;
 	announce(good === answers.length ? "All charts are loaded." : `${good} of ${answers.length} charts are loaded.`);
 }
@@ -56,7 +56,8 @@ function render(card, answer) {
 		card.behind?.lastElementChild.replaceChildren(h("p", { class: "why" }, "There are none."));
 		return;
 	}
-	card.content.replaceChildren(...card.show(answer.data));
+	if (answer.data.length === 0) card.content.replaceChildren(h("p", { class: "waiting" }, "No rows."));
+	else card.content.replaceChildren(...card.show(answer.data));
 	card.behind?.lastElementChild.replaceChildren(card.numbers(answer.data));
 }
 
@@ -92,7 +93,7 @@ function pages(rows) {
 	const most = Math.max(...rows.map((r) => r.views), 1);
 	return [table("Top pages", [
 		{ name: "Page", class: "path-cell", of: (r) => r.path, title: (r) => r.path },
-		{ name: "", class: "bar-cell", of: (r) => bar(r.views / most) },
+		{ name: h("span", { class: "hidden" }, "Share of the first"), class: "bar-cell", of: (r) => bar(r.views / most) },
 		{ name: "Views", number: true, of: (r) => count(r.views) },
 	], rows)];
 }

@@ -20,6 +20,27 @@ function fill(node, props, children) {
 	return node;
 }
 
+// trying runs what a button starts. Without it, what a server that has gone away makes of it would be told to the console alone.
+export async function trying(f) {
+	try {
+		await f();
+		$("trouble").hidden = true;
+		$("trouble").textContent = "";
+	} catch (error) {
+		$("trouble").textContent = `The demo does not answer (${error.message}). Is it still running? Start it and reload this page.`;
+		$("trouble").hidden = false;
+	}
+}
+
+// busy is trying, with the button switched off until it is done. Switching it off takes the focus away, so it gets it back.
+export async function busy(button, f) {
+	const focused = document.activeElement === button;
+	button.disabled = true;
+	await trying(f);
+	button.disabled = false;
+	if (focused && document.activeElement === document.body) button.focus();
+}
+
 // announce says something to a screen reader without moving the focus.
 export function announce(text) {
 	$("announce").textContent = text;

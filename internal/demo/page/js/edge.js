@@ -5,17 +5,18 @@ import { freshen, session } from "./session.js";
 const listeners = [];
 export const onAnswer = (f) => listeners.push(f);
 
-// ask sends one request and returns what came. The trace id is how the page finds it again in what the API received.
+// ask sends one request and returns what came; no answer is one of status 0. The trace id is how the page finds it again in what the API received.
 export async function ask({ method = "GET", path, body = "", auth = "cookie" }) {
-	if (auth !== "none") await freshen();
 	const trace = hex(16);
 	const headers = { traceparent: `00-${trace}-${hex(8)}-01` };
-	if (auth === "bearer" && session.token) headers.Authorization = `Bearer ${session.token}`;
 	const sends = method === "POST" && body !== "";
 	if (sends) headers["Content-Type"] = "application/json";
 	const answer = { method, path, auth, body: sends ? body : "", trace, at: new Date(), status: 0, code: "", message: "", headers: {}, data: null, rows: null };
-	const started = performance.now();
+	let started = performance.now();
 	try {
+		if (auth !== "none") await freshen();
+		if (auth === "bearer" && session.token) headers.Authorization = `Bearer ${session.token}`;
+		started = performance.now();
 		const response = await fetch(path, {
 			method, headers, cache: "no-store",
 			body: sends ? body : undefined,
@@ -26,7 +27,7 @@ export async function ask({ method = "GET", path, body = "", auth = "cookie" }) 
 		answer.headers = Object.fromEntries(response.headers);
 		read(answer, text);
 	} catch (error) {
-		answer.message = `The browser could not send this: ${error.message}`;
+		answer.message = `No answer that can be read: ${error.message}.`;
 	}
 	answer.took = performance.now() - started;
 	for (const f of listeners) f(answer);

@@ -1,6 +1,6 @@
 // Exceeding the limit: twelve requests at once, then one more as soon as Retry-After says so.
 
-import { $, announce, h } from "./dom.js";
+import { $, announce, busy, h } from "./dom.js";
 import { ask } from "./edge.js";
 import { kind } from "./format.js";
 import { freshen, onSession } from "./session.js";
@@ -9,13 +9,12 @@ const SHOTS = 12;
 let run = 0;
 
 export function startLimit() {
-	$("flood").addEventListener("click", flood);
+	$("flood").addEventListener("click", () => busy($("flood"), flood));
 	onSession(reset);
 }
 
 function reset() {
 	run++;
-	$("flood").disabled = false;
 	$("countdown").replaceChildren();
 	$("shots").replaceChildren(...Array.from({ length: SHOTS }, (_, n) => shot(`no. ${n + 1}`)), shot("later"));
 }
@@ -23,17 +22,16 @@ function reset() {
 async function flood() {
 	reset();
 	const mine = run;
-	$("flood").disabled = true;
 	await freshen();
 	const boxes = [...$("shots").children].slice(0, SHOTS);
 	const answers = await Promise.all(boxes.map((box, n) => fire(box, `no. ${n + 1}`)));
 	if (mine !== run) return;
 	const refused = answers.find((a) => a.status === 429);
+	const first = answers.find((a) => a.status !== 200);
 	const good = answers.filter((a) => a.status === 200).length;
 	announce(`${good} of ${SHOTS} were answered.`);
 	if (refused) await again(mine, Number(refused.headers["retry-after"]), good, refused);
-	else say(answers[0].status === 200 ? `All ${SHOTS} were answered.` : `${answers[0].status} ${answers[0].code}: nothing is counted for a request that is refused before.`);
-	if (mine === run) $("flood").disabled = false;
+	else say(good === SHOTS ? `All ${SHOTS} were answered.` : `${first.status || "No answer"} ${first.code}: nothing is counted for a request that is refused before.`);
 }
 
 // again counts Retry-After down and then asks once more.

@@ -2,7 +2,7 @@
 
 import { startAttempts } from "./attempts.js";
 import { startCards } from "./cards.js";
-import { $, h } from "./dom.js";
+import { $, h, trying } from "./dom.js";
 import { startFlow } from "./flow.js";
 import { startLimit } from "./limit.js";
 import { startLive } from "./live.js";
@@ -53,9 +53,5 @@ async function start() {
 }
 
 startTheme();
-try {
-	await start();
-} catch (error) {
-	$("charts").before(h("p", { class: "notice", role: "alert" }, `The demo does not answer (${error.message}). Is it still running? Start it and reload this page.`));
-}
+await trying(start);
 delete document.documentElement.dataset.loading;

@@ -1,6 +1,6 @@
 // The claims of the token that the edge minted for the latest request that got through.
 
-import { $, h } from "./dom.js";
+import { $, h, trying } from "./dom.js";
 import { onAnswer, received } from "./edge.js";
 import { onSession } from "./session.js";
 
@@ -24,7 +24,7 @@ export function startMinted() {
 		if (answer.status !== 200 || answer.headers["cache-status"]?.includes("; hit")) return; // from memory: nothing was minted for it
 		latest = answer.trace;
 		clearTimeout(pending);
-		pending = setTimeout(load, 200);
+		pending = setTimeout(() => trying(load), 200);
 	});
 	setInterval(() => {
 		const note = $("minted").querySelector("[data-note=exp]");

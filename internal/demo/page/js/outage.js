@@ -1,6 +1,6 @@
 // What goes wrong at Clerk's side, on purpose: the key rotates, the key server is away.
 
-import { $, h } from "./dom.js";
+import { $, busy, h } from "./dom.js";
 import { ask } from "./edge.js";
 import { kind } from "./format.js";
 import { freshen, onSession, post, session } from "./session.js";
@@ -15,16 +15,6 @@ export function startOutage(issuer) {
 	onSession(() => $("outage-log").replaceChildren(h("li", {}, h("span", { class: "why" }, "Do one of the two: the page asks the edge right after, with the session it has."))));
 }
 
-async function busy(button, f) {
-	button.disabled = true;
-	try {
-		await f();
-	} finally {
-		button.disabled = false;
-		button.focus();
-	}
-}
-
 async function rotate() {
 	await fetch("/dev/rotate", post({}));
 	await freshen(true);
@@ -32,14 +22,14 @@ async function rotate() {
 }
 
 async function toggle() {
+	await fetch("/demo/issuer", post({ down: !down }));
 	down = !down;
-	await fetch("/demo/issuer", post({ down }));
 	press();
 	await report(down ? "The key server answers 503." : "The key server is back.");
 }
 
 function press() {
-	$("down").setAttribute("aria-pressed", String(down));
+	$("down").dataset.down = String(down);
 	$("down").textContent = down ? "Bring the key server back" : "Take the key server down";
 }
 
@@ -49,9 +39,9 @@ async function report(what) {
 	const after = await issuer();
 	const fetches = after.fetches - before.fetches;
 	const cost = fetches === 0 ? "without asking the key server" : `after ${fetches === 1 ? "one fetch" : `${fetches} fetches`} of the keys`;
-	const result = session.user ? `The next request was answered ${answer.status}${answer.code ? ` ${answer.code}` : ""} ${cost}.` : "Nobody is signed in.";
+	const result = session.user ? `The next request was answered ${answer.status || "not at all"}${answer.code ? ` ${answer.code}` : ""} ${cost}.` : "Nobody is signed in.";
 	const note = answer.code === "token_invalid" ? " A new key is looked for at most every ten seconds, and not found while the server is down." : "";
-	const line = h("li", {}, h("span", { class: "status", "data-kind": kind(answer.status) }, String(answer.status)), h("span", {}, `${what} ${result}${note}`));
+	const line = h("li", {}, h("span", { class: "status", "data-kind": kind(answer.status) }, String(answer.status || "–")), h("span", {}, `${what} ${result}${note}`));
 	const list = $("outage-log");
 	if (list.querySelector(".why")) list.replaceChildren(line);
 	else list.prepend(line);

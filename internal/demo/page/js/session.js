@@ -1,26 +1,34 @@
 // What Clerk's script does in a customer's page: keep somebody signed in, and the 60-second token fresh.
 
-import { $, announce, h } from "./dom.js";
+import { $, announce, h, trying } from "./dom.js";
 
 export const session = { user: null, token: "", expires: 0 };
 
 const listeners = [];
 export const onSession = (f) => listeners.push(f);
 
+let turn = 0; // counts the clicks, so that a token which comes after the next one is nobody's
+
 // freshen gets a new token when the one there is has less than ten seconds left.
 export async function freshen(force = false) {
 	if (!session.user || (!force && Date.now() < session.expires - 10_000)) return;
-	await adopt(await fetch("/dev/token", { cache: "no-store" }));
+	const mine = turn;
+	const response = await fetch("/dev/token", { cache: "no-store" });
+	if (mine === turn) await adopt(response);
 }
 
-export async function signIn(key) {
+async function signIn(key) {
+	const mine = ++turn;
 	const response = await fetch("/dev/sign-in", post({ user: key }));
+	if (mine !== turn) return;
 	await adopt(response);
 	changed();
 }
 
-export async function signOut() {
+async function signOut() {
+	const mine = ++turn;
 	await fetch("/dev/sign-out", post({}));
+	if (mine !== turn) return;
 	forget();
 	changed();
 }
@@ -73,7 +81,7 @@ export function showPeople(users) {
 	$("people").replaceChildren(...everybody.map((u) => h("button", {
 		type: "button", class: "person", "aria-pressed": "false",
 		"data-key": u?.key ?? "", "data-org": u?.organization?.slug ?? "none",
-		click: () => (u ? signIn(u.key) : signOut()),
+		click: () => trying(() => (u ? signIn(u.key) : signOut())),
 	},
 	h("span", { class: "initial", "aria-hidden": "true" }, u ? u.name[0] : "–"),
 	h("span", { class: "name" }, u ? u.name.split(" ")[0] : "Nobody"),

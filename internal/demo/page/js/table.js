@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-// table takes columns of {name, of, number, title}: of returns a cell's text or node.
+// table takes columns of {name, of, title, class, number}: of returns a cell's text or node, title what is shown over it.
 export function table(caption, columns, rows) {
 	return h("div", { class: "scroll" }, h("table", {},
 		h("caption", { class: "hidden" }, caption),
