@@ -67,7 +67,7 @@ type Pipe struct {
 	Require []Requirement `json:"require,omitempty"`
 
 	// The parameters that a client may set, spelled exactly; all others are dropped. Default: all but the reserved ones (`token`, `q`,
-	// `pipeline`, `__tb__*`) and the fixed ones.
+	// `pipeline`, `__tb__*`, and what else Tinybird's API reads itself, such as `explain`) and the fixed ones.
 	Params []string `json:"params,omitempty"`
 
 	// The formats that may be asked for: `json`, `csv`, `csvwithnames`, `ndjson`, `parquet`, `prometheus`. Default: all of them.

@@ -35,6 +35,7 @@ func TestP2FixedParamsCannotBeSet(t *testing.T) {
 		"sql in the query":      {query: "q=select+*+from+_"},
 		"sql in the body":       {body: `{"q":"select * from _"}`},
 		"pipeline":              {query: "pipeline=x", body: `{"pipeline":"x"}`},
+		"instructions":          {query: "explain=true&debug=select&template_parameters=%7B%22organization_id%22%3A%22" + victim + "%22%7D", body: `{"template_parameters":{"organization_id":"` + victim + `"}}`},
 		"deployment":            {query: "__tb__deployment=staging", body: `{"__TB__semver":"1"}`},
 		"empty":                 {query: "organization_id=&organization_id"},
 		"null":                  {body: `{"organization_id":null}`},

@@ -175,7 +175,7 @@ func mayGoUp(name string) bool {
 		return false
 	}
 	lower := strings.ToLower(name)
-	return !slices.Contains([]string{"token", "q", "pipeline", "organization_id", "task"}, lower) &&
+	return !slices.Contains([]string{"token", "q", "pipeline", "organization_id", "task", "debug", "debug_source_tables", "explain", "finalize_aggregations", "playground", "query_id", "release_replacements", "template_parameters"}, lower) &&
 		!strings.HasPrefix(lower, "__tb__") && !strings.HasPrefix(lower, "__clerk") && !strings.HasPrefix(lower, "__session")
 }
 

@@ -134,10 +134,16 @@ func (p *pipe) describe(who []claimant) string {
 
 var aName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
+// ownNames are those that Tinybird reads itself.
+var ownNames = []string{
+	"token", "q", "pipeline",
+	"debug", "debug_source_tables", "explain", "finalize_aggregations", "playground", "query_id", "release_replacements", "template_parameters",
+}
+
 // lets tells whether a client's parameter of that name goes up, to a pipe that is fixed to the values.
 func (p *pipe) lets(name string, values map[string]any) bool {
 	lower := strings.ToLower(name)
-	if !aName.MatchString(name) || lower == "token" || lower == "q" || lower == "pipeline" ||
+	if !aName.MatchString(name) || slices.Contains(ownNames, lower) ||
 		strings.HasPrefix(lower, "__tb__") || strings.HasPrefix(lower, "__clerk") || strings.HasPrefix(lower, "__session") {
 		return false
 	}

@@ -133,7 +133,7 @@ func (a *asker) name(wild bool) string {
 		name = pick(a.Rand, fixedNames)
 	}
 	if wild && chance(a.Rand, 40) {
-		name = pick(a.Rand, []string{"token", "Token", "TOKEN", "q", "Q", "pipeline", "__tb__deployment", "__TB__semver", "__session", "__clerk_handshake", "__Clerk_db_jwt", "access", "Access", "format", "explain"})
+		name = pick(a.Rand, []string{"token", "Token", "TOKEN", "q", "Q", "pipeline", "__tb__deployment", "__TB__semver", "__session", "__clerk_handshake", "__Clerk_db_jwt", "access", "Access", "format", "explain", "template_parameters", "Debug", "debug_source_tables", "playground"})
 	}
 	if !wild || chance(a.Rand, 40) {
 		return name

@@ -110,7 +110,7 @@ func TestP1TokenNeverGoesUpInTheBody(t *testing.T) {
 // parameters that Tinybird itself reads.
 func TestP2FixedAndReservedParamsCannotBeSet(t *testing.T) {
 	t.Parallel()
-	names := []string{"organization_id", "User_Id", "user_id", "q", "pipeline", "__tb__deployment", "__tb__", "__tb__semver"}
+	names := []string{"organization_id", "User_Id", "user_id", "q", "pipeline", "__tb__deployment", "__tb__", "__tb__semver", "debug", "debug_source_tables", "explain", "finalize_aggregations", "playground", "query_id", "release_replacements", "template_parameters"}
 	for _, name := range names {
 		for _, spelled := range spellings(name) {
 			for _, raw := range []string{spelled + "=org_evil", "a=1&" + spelled + "=org_evil&" + spelled + "=org_evil", spelled} {

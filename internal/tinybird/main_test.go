@@ -96,6 +96,6 @@ func wantRefusal(t testing.TB, err error, status int, code apierr.Code) *apierr.
 // forbidden reports whether a decoded name is one that must never go up next to tenantGrant's token.
 func forbidden(name string) bool {
 	lower := strings.ToLower(name)
-	return slices.Contains([]string{"token", "q", "pipeline", "organization_id", "user_id"}, lower) ||
+	return slices.Contains([]string{"token", "q", "pipeline", "organization_id", "user_id", "debug", "debug_source_tables", "explain", "finalize_aggregations", "playground", "query_id", "release_replacements", "template_parameters"}, lower) ||
 		strings.HasPrefix(lower, "__tb__")
 }

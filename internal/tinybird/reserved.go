@@ -1,9 +1,20 @@
 package tinybird
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // reservedWhy says in errors why a name is reserved.
-const reservedWhy = "Tinybird reads token as a credential, q and pipeline as a query, and __tb__... as instructions; __clerk... and __session... are Clerk's credentials"
+const reservedWhy = "Tinybird reads token as a credential, q and pipeline as a query, and __tb__..., explain, debug and others as instructions; __clerk... and __session... are Clerk's credentials"
+
+// reservedNames are those that Tinybird's own parser of templates refuses as parameters of a pipe (RESERVED_PARAM_NAMES of its command
+// line's sql_template.py), because its API reads them. Those of them that only say how an answer is written (output_format_...) or
+// filed (tag) are the client's.
+var reservedNames = []string{
+	"token", "q", "pipeline",
+	"debug", "debug_source_tables", "explain", "finalize_aggregations", "playground", "query_id", "release_replacements", "template_parameters",
+}
 
 // reservedPrefixes start the names of Tinybird's own switches, such as __tb__deployment, and of the credentials that
 // Clerk puts into URLs, such as __clerk_handshake and __session.
@@ -17,10 +28,5 @@ func reserved(name string) bool {
 			return true
 		}
 	}
-	for _, r := range [...]string{"token", "q", "pipeline"} {
-		if strings.EqualFold(name, r) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(reservedNames, func(r string) bool { return strings.EqualFold(name, r) })
 }
