@@ -76,7 +76,7 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage, base *url.URL) (*tran
 	if proxy || oldProxy {
 		return &t, nil
 	}
-	if base.Scheme == "http" {
+	if guest.TLS == nil {
 		guest.Transport.Proxy = http.ProxyURL(nil) // one of the environment would read the token, and could answer in Tinybird's place
 	}
 	t.connectDirectly(base)

@@ -112,15 +112,6 @@ func TestSettingsThatKeepTheTransport(t *testing.T) {
 	}
 }
 
-// proxyFor is the proxy by which the transport asks.
-func (t *transport) proxyFor(tb testing.TB, base string) (*url.URL, error) {
-	tb.Helper()
-	if t.Transport.Proxy == nil {
-		return nil, nil
-	}
-	return t.Transport.Proxy(httptest.NewRequest(http.MethodGet, base, http.NoBody))
-}
-
 // A proxy that the environment names is used, whatever the config says, and only for the hosts that it is for. net/http looks at
 // the environment once, so that this takes processes of their own.
 func TestProxyOfTheEnvironment(t *testing.T) {
@@ -132,12 +123,13 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		// Attack: a proxy of the environment reads the tokens of requests without TLS, the signing key among those of audit, and answers
 		// with rows of its own.
 		for _, base := range []string{"http://10.0.0.1:7181", "http://tinybird.internal"} {
+			r := httptest.NewRequest(http.MethodGet, base, http.NoBody)
 			got := loaded(t, base, "")
-			if u, err := got.proxyFor(t, base); u != nil || err != nil || got.direct == nil {
+			if u, err := got.Transport.Proxy(r); u != nil || err != nil || got.direct == nil {
 				t.Errorf("%s: proxy %v, %v", base, u, err)
 			}
 			got = loaded(t, base, `{"protocol":"http","network_proxy":{"from":"url","url":"http://proxy.internal:3128"}}`)
-			if u, err := got.proxyFor(t, base); u == nil || u.Host != "proxy.internal:3128" || err != nil {
+			if u, err := got.Transport.Proxy(r); u == nil || u.Host != "proxy.internal:3128" || err != nil {
 				t.Errorf("%s: the configured proxy is not used: %v, %v", base, u, err)
 			}
 		}

@@ -200,8 +200,12 @@ func TestAttackJoinedPartsOfExchanges(t *testing.T) {
 	t.Parallel()
 	seen := map[digest][]string{}
 	for _, parts := range [][]string{
-		{"refresh", "token", "r1", "https://a.example", "true"}, {"refresh", "token", "r1https://a.example", "", "true"}, {"refresh", "tokenr1", "", "https://a.example", "true"},
-		{"refreshtoken", "r1", "https://a.example", "true"}, {"refresh", "token", "r1", "https://a.exampletrue", ""}, {"refresh", "token", "r1", "https://a.example", "true", ""},
+		{"refresh", "token", "r1", "https://a.example", "true"},
+		{"refresh", "token", "r1https://a.example", "", "true"},
+		{"refresh", "tokenr1", "", "https://a.example", "true"},
+		{"refreshtoken", "r1", "https://a.example", "true"},
+		{"refresh", "token", "r1", "https://a.exampletrue", ""},
+		{"refresh", "token", "r1", "https://a.example", "true", ""},
 	} {
 		key := exchangeKey(parts...)
 		if other, twice := seen[key]; twice {
