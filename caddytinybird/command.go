@@ -71,10 +71,11 @@ func interruptible(cmd *cobra.Command) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 }
 
-// couldNotRun prints the error as Caddy's own commands do and makes Caddy end with status 2.
+// couldNotRun prints the error as Caddy's own commands do and makes Caddy end with status 2. On a terminal Caddy prints a message as it
+// is, and this one may hold what others wrote, such as the names in a certificate.
 func couldNotRun(cmd *cobra.Command, err error) error {
 	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) {
-		return exitCouldNotRun, hideSecret(err)
+		return exitCouldNotRun, errors.New(tinybird.Printable(hideSecret(err).Error()))
 	})(cmd, nil)
 }
 

@@ -2,12 +2,23 @@ package caddytinybird
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/preflight"
 )
 
@@ -51,5 +62,35 @@ func TestNoProgressElsewhere(t *testing.T) {
 	}
 	if s := styleFor(file); s != (preflight.Style{}) {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Attack: whoever answers in Tinybird's place has a certificate whose names hold codes for the terminal, and an error quotes them. It need
+// not be one that anybody trusts.
+func TestAttackCodesInACertificate(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"\x1b[2J\nok"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	srv.StartTLS()
+	t.Cleanup(srv.Close)
+	s := newStack(t, devstack.Options{})
+	config := filepath.Join(t.TempDir(), "Caddyfile")
+	if err := os.WriteFile(config, []byte("example.com {\n\ttinybird {\n\t\tclerk "+liveKey+"\n\t\tsigning_key "+secretFile(t, s.API.SigningKey())+
+		"\n\t\tupstream "+strings.Replace(srv.URL, "127.0.0.1", "localhost", 1)+"\n\t\tpipe top_pages {\n\t\t\tfixed_param organization_id {clerk.org.id}\n\t\t}\n\t}\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, status, err := command(t, "audit", "--config", config)
+	if status != exitCouldNotRun || !strings.Contains(err.Error(), "certificate") || strings.ContainsAny(err.Error(), "\x1b\n") {
+		t.Errorf("%d %q", status, err)
 	}
 }

@@ -263,6 +263,7 @@ func TestAttackCredentialInAnAddress(t *testing.T) {
 		"jwks_url":  func(c *Clerk, text string) { c.JWKSURL = text },
 		"api_url":   func(c *Clerk, text string) { c.APIURL = text },
 		"proxy_url": func(c *Clerk, text string) { c.ProxyURL = text },
+		"issuer":    func(c *Clerk, text string) { c.Issuers = []string{text} },
 	} {
 		for _, text := range []string{
 			"clerk.internal/jwks?key=planted", "clerk.internal:8080/jwks?key=planted", "https:/clerk.internal/jwks?key=planted",
@@ -278,6 +279,17 @@ func TestAttackCredentialInAnAddress(t *testing.T) {
 			err = provision(t, newContext(t, t.TempDir()), h)
 			if err == nil || strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), setting) {
 				t.Errorf("%s %s: %v", setting, text, err)
+			}
+		}
+	}
+	// With these an address of keys or of a proxy is right.
+	for _, text := range []string{"https://clerk.internal?key=planted", "https://clerk.internal/?key=planted/", "https://clerk.internal#planted"} {
+		_, _, err := adapt(t, "example.com {\n\ttinybird {\n\tclerk {\n\tissuer "+text+"\n}\n}\n}\n")
+		h := testHandler(t, stack)
+		h.Clerk.Issuers = []string{text}
+		for _, err := range []error{err, provision(t, newContext(t, t.TempDir()), h)} {
+			if err == nil || strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), "issuer") {
+				t.Errorf("issuer %s: %v", text, err)
 			}
 		}
 	}

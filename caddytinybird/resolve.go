@@ -113,11 +113,11 @@ var templateEscaper = strings.NewReplacer(`{`, `\{`, `}`, `\}`)
 // checkIssuer holds the form of an issuer: Clerk's `iss` claim is the address of its Frontend API, without a
 // slash at the end.
 func checkIssuer(issuer string) error {
-	if err := checkFetchURL("issuer", issuer); err != nil {
+	if err := checkBareURL("issuer", issuer); err != nil {
 		return err
 	}
 	if strings.HasSuffix(issuer, "/") {
-		return fmt.Errorf("issuer %q: Clerk's issuers have no slash at the end, and the comparison is exact; remove it", issuer)
+		return fmt.Errorf("issuer %s: Clerk's issuers have no slash at the end, and the comparison is exact; remove it", shownAddress(issuer))
 	}
 	return nil
 }
@@ -136,11 +136,13 @@ func checkFetchURL(setting, raw string) error {
 }
 
 // shownAddress quotes an address for an error, without what may be a credential in it: an address that was mistyped can have one
-// anywhere after the user's name, and in its query.
+// anywhere after the user's name, and in its query or fragment.
 func shownAddress(raw string) string {
 	if strings.Contains(raw, "@") {
 		return "(not shown: it may hold a password)"
 	}
-	shown, _, _ := strings.Cut(raw, "?")
-	return tinybird.Shown(shown)
+	if end := strings.IndexAny(raw, "?#"); end >= 0 {
+		raw = raw[:end]
+	}
+	return tinybird.Shown(raw)
 }

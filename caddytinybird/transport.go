@@ -73,9 +73,13 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage, base *url.URL) (*tran
 	guest.Transport.DialContext = dialing(guest.Transport.DialContext)
 	_, proxy := settings["network_proxy"] // Caddy has taken it away from the loaded module
 	_, oldProxy := settings["forward_proxy_url"]
-	if !proxy && !oldProxy {
-		t.connectDirectly(base)
+	if proxy || oldProxy {
+		return &t, nil
 	}
+	if guest.TLS == nil {
+		guest.Transport.Proxy = http.ProxyURL(nil) // one of the environment would read the token, and could answer in Tinybird's place
+	}
+	t.connectDirectly(base)
 	return &t, nil
 }
 

@@ -120,6 +120,19 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		if got := fmt.Sprint(loaded(t, "https://api.tinybird.co", "").direct != nil); got != want {
 			t.Errorf("direct connections: %s, want %s", got, want)
 		}
+		// Attack: a proxy of the environment reads the tokens of requests without TLS, the signing key among those of audit, and answers
+		// with rows of its own.
+		for _, base := range []string{"http://10.0.0.1:7181", "http://tinybird.internal"} {
+			r := httptest.NewRequest(http.MethodGet, base, http.NoBody)
+			got := loaded(t, base, "")
+			if u, err := got.Transport.Proxy(r); u != nil || err != nil || got.direct == nil {
+				t.Errorf("%s: proxy %v, %v", base, u, err)
+			}
+			got = loaded(t, base, `{"protocol":"http","network_proxy":{"from":"url","url":"http://proxy.internal:3128"}}`)
+			if u, err := got.Transport.Proxy(r); u == nil || u.Host != "proxy.internal:3128" || err != nil {
+				t.Errorf("%s: the configured proxy is not used: %v, %v", base, u, err)
+			}
+		}
 		return
 	}
 	for name, env := range map[string][]string{
@@ -127,6 +140,7 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		"in small letters":  {"https_proxy=http://127.0.0.1:3128", "TEST_DIRECT=false"},
 		"for other schemes": {"HTTP_PROXY=http://127.0.0.1:3128", "TEST_DIRECT=true"},
 		"not for this host": {"HTTPS_PROXY=http://127.0.0.1:3128", "NO_PROXY=tinybird.co", "TEST_DIRECT=true"},
+		"for both":          {"HTTP_PROXY=http://127.0.0.1:3128", "HTTPS_PROXY=http://127.0.0.1:3128", "TEST_DIRECT=false"},
 		"none":              {"TEST_DIRECT=true"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -120,7 +120,7 @@ func TestAttackFloodOfNonces(t *testing.T) {
 			all.Go(func() {
 				for n := 0; time.Since(start) < 10*time.Second; n++ {
 					nonce := fmt.Sprintf("n%d.%d", i, n)
-					s.exchanges.do(exchangeKey("nonce", nonce), func() exchanged {
+					s.exchanges.do(exchangeKey("nonce", nonce), "", func() exchanged {
 						list, err := b.HandshakePayload(t.Context(), nonce)
 						return exchanged{cookies: list, err: err}
 					})
@@ -200,8 +200,12 @@ func TestAttackJoinedPartsOfExchanges(t *testing.T) {
 	t.Parallel()
 	seen := map[digest][]string{}
 	for _, parts := range [][]string{
-		{"refresh", "token", "r1", "https://a.example", "true"}, {"refresh", "token", "r1https://a.example", "", "true"}, {"refresh", "tokenr1", "", "https://a.example", "true"},
-		{"refreshtoken", "r1", "https://a.example", "true"}, {"refresh", "token", "r1", "https://a.exampletrue", ""}, {"refresh", "token", "r1", "https://a.example", "true", ""},
+		{"refresh", "token", "r1", "https://a.example", "true"},
+		{"refresh", "token", "r1https://a.example", "", "true"},
+		{"refresh", "tokenr1", "", "https://a.example", "true"},
+		{"refreshtoken", "r1", "https://a.example", "true"},
+		{"refresh", "token", "r1", "https://a.exampletrue", ""},
+		{"refresh", "token", "r1", "https://a.example", "true", ""},
 	} {
 		key := exchangeKey(parts...)
 		if other, twice := seen[key]; twice {
@@ -209,4 +213,68 @@ func TestAttackJoinedPartsOfExchanges(t *testing.T) {
 		}
 		seen[key] = parts
 	}
+}
+
+// Attack: a user whose session has run out shows it again and again, each time at another address of the site (Caddy does not look at
+// the port of Host), so that no exchange is the one that was made before. What Clerk answers for the whole instance would be used up by
+// one user, and what is remembered of others' exchanges pushed out.
+func TestAttackFloodOfRefreshes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{cookies: []string{"__client_uat=0"}, takes: 100 * time.Millisecond}
+		s := newTestSite(t, b, time.Now)
+		now := time.Now().Unix()
+		expired := sign(t, keyA(), testHeader(nil), testClaims(object{"iat": now - 120, "nbf": now - 130, "exp": now - 60}))
+		cookies := "__session=" + expired + "; __client_uat=1; __refresh" + testSuffix + "=r1"
+		ask := func(host string) *Outcome {
+			r := request(t, "https://"+host+"/", http.Header{"Cookie": {cookies}, "Sec-Fetch-Dest": {"empty"}})
+			return s.Authenticate(r, PublicURL(r, false))
+		}
+		start := time.Now()
+		var all sync.WaitGroup
+		for i := range 100 {
+			all.Go(func() {
+				for n := range 4 {
+					if o := ask(fmt.Sprintf("app.example.com:%d", 1000+4*i+n)); o.Refusal == nil || o.Refusal.Code != apierr.TokenExpired {
+						t.Errorf("%s, %v", o.Status, o.Refusal)
+					}
+					time.Sleep(3 * time.Second) //nolint:forbidigo // the bubble's clock
+				}
+			})
+		}
+		all.Wait()
+		if most := sessionBurst + maxAsking + int64(sessionRate*time.Since(start).Seconds()); b.calls.Load() > most || b.calls.Load() < sessionBurst {
+			t.Errorf("Clerk was asked %d times in %v, want %d to %d", b.calls.Load(), time.Since(start), sessionBurst, most)
+		}
+		s.Close()
+	})
+}
+
+// TestManyWithOneExpiredSession: all that a page loads at once shows one session, which is renewed once for each site that it is shown to.
+func TestManyWithOneExpiredSession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{takes: 100 * time.Millisecond}
+		s := newTestSite(t, b, time.Now)
+		now := time.Now().Unix()
+		claims := func(more object) string { return sign(t, keyA(), testHeader(nil), testClaims(more)) }
+		expired := claims(object{"iat": now - 120, "nbf": now - 130, "exp": now - 60})
+		b.cookies = []string{"__session=" + claims(object{"iat": now, "nbf": now - 10, "exp": now + 60})}
+		var all sync.WaitGroup
+		for i := range 400 {
+			all.Go(func() {
+				r := request(t, fmt.Sprintf("https://app%d.example.com/", i%5), http.Header{
+					"Cookie": {"__session=" + expired + "; __client_uat=1; __refresh" + testSuffix + "=r1"}, "Sec-Fetch-Dest": {"empty"},
+				})
+				if o := s.Authenticate(r, PublicURL(r, false)); o.Status != SignedIn {
+					t.Errorf("%s %s", o.Status, o.Reason)
+				}
+			})
+		}
+		all.Wait()
+		if b.calls.Load() != 5 {
+			t.Errorf("Clerk was asked %d times", b.calls.Load())
+		}
+		s.Close()
+	})
 }

@@ -51,7 +51,7 @@ func (s *Site) refresh(r *visit, c candidate, refreshToken string) decision {
 			ask.Headers[strings.ToLower(name)] = values
 		}
 	}
-	got := s.exchanges.do(exchangeKey("refresh", c.raw, refreshToken, ask.Origin, strconv.FormatBool(suffixed)), func() exchanged {
+	got := s.exchanges.do(exchangeKey("refresh", c.raw, refreshToken, ask.Origin, strconv.FormatBool(suffixed)), sid, func() exchanged {
 		list, err := s.backend.RefreshSession(context.WithoutCancel(r.Context()), ask)
 		return exchanged{cookies: list, err: err}
 	})
@@ -139,9 +139,17 @@ const (
 	askingWait = 3 * time.Second
 )
 
+// One session costs no more than this, whatever is shown with it: each site and each of its expired tokens is an exchange of its own,
+// and Clerk refuses none of them.
+const (
+	sessionRate  = 1 // a second
+	sessionBurst = 10
+)
+
 var (
 	errTooMany = errors.New("too many credentials were refused by Clerk just now, so it is not asked about more")
 	errCrowd   = errors.New("too many wait for Clerk's answers already")
+	errOften   = errors.New("the session is renewed too often")
 )
 
 // exchanges makes each exchange once, however many requests ask for it, and remembers the outcome for a while.
@@ -151,6 +159,8 @@ type exchanges struct {
 	done    *otter.Cache[digest, exchanged]
 	refused *rate.Limiter
 	asking  chan struct{} // holds one element for each question under way
+
+	sessions *otter.Cache[digest, *rate.Limiter]
 }
 
 func newExchanges(now func() time.Time) (*exchanges, error) {
@@ -166,12 +176,25 @@ func newExchanges(now func() time.Time) (*exchanges, error) {
 	if err != nil {
 		return nil, fmt.Errorf("exchange cache: %w", err)
 	}
-	return &exchanges{now: now, done: done, refused: rate.NewLimiter(refusedRate, refusedBurst), asking: make(chan struct{}, maxAsking)}, nil
+	sessions, err := otter.New(&otter.Options[digest, *rate.Limiter]{
+		MaximumSize:      maxExchanges,
+		ExpiryCalculator: otter.ExpiryAccessing[digest, *rate.Limiter](exchangeLife), // after which it would be full again
+	})
+	if err != nil {
+		return nil, fmt.Errorf("exchange cache: %w", err)
+	}
+	return &exchanges{
+		now: now, done: done, refused: rate.NewLimiter(refusedRate, refusedBurst), asking: make(chan struct{}, maxAsking), sessions: sessions,
+	}, nil
 }
 
-func (e *exchanges) close() { e.done.StopAllGoroutines() }
+func (e *exchanges) close() {
+	e.done.StopAllGoroutines()
+	e.sessions.StopAllGoroutines()
+}
 
-func (e *exchanges) do(key digest, ask func() exchanged) exchanged {
+// do makes the exchange, which is of a session if that is not empty.
+func (e *exchanges) do(key digest, session string, ask func() exchanged) exchanged {
 	if got, ok := e.done.GetIfPresent(key); ok {
 		return got
 	}
@@ -179,7 +202,7 @@ func (e *exchanges) do(key digest, ask func() exchanged) exchanged {
 		if got, ok := e.done.GetIfPresent(key); ok { // made since the look-up
 			return got, nil
 		}
-		got, asked := e.ask(ask)
+		got, asked := e.ask(e.spent(session), ask)
 		if asked {
 			e.done.Set(key, got)
 		}
@@ -192,9 +215,21 @@ func (e *exchanges) do(key digest, ask func() exchanged) exchanged {
 	return got
 }
 
+// spent counts the exchanges of a session that Clerk has answered. What is of none has a count of its own.
+func (e *exchanges) spent(session string) *rate.Limiter {
+	l, ok := (*rate.Limiter)(nil), false
+	if session != "" {
+		l, ok = e.sessions.ComputeIfAbsent(exchangeKey(session), func() (*rate.Limiter, bool) { return rate.NewLimiter(sessionRate, sessionBurst), false })
+	}
+	if !ok {
+		return rate.NewLimiter(sessionRate, sessionBurst)
+	}
+	return l
+}
+
 // ask makes the exchange unless too much was refused. All that is under way counts as if it will be: those that ask at the
 // same time would each find room for one more otherwise.
-func (e *exchanges) ask(ask func() exchanged) (got exchanged, asked bool) {
+func (e *exchanges) ask(spent *rate.Limiter, ask func() exchanged) (got exchanged, asked bool) {
 	late := time.NewTimer(askingWait)
 	defer late.Stop()
 	select {
@@ -203,11 +238,18 @@ func (e *exchanges) ask(ask func() exchanged) (got exchanged, asked bool) {
 		return exchanged{err: errCrowd}, false
 	}
 	defer func() { <-e.asking }()
+	if spent.TokensAt(e.now()) < 1 {
+		return exchanged{err: errOften}, false
+	}
 	if e.refused.TokensAt(e.now()) < float64(len(e.asking)) {
 		return exchanged{err: errTooMany}, false
 	}
 	got = ask()
-	if got.err != nil && !isAway(got.err) {
+	away := got.err != nil && isAway(got.err)
+	if !away {
+		spent.ReserveN(e.now(), 1) // also if there is none left, because others of it were under way
+	}
+	if got.err != nil && !away {
 		e.refused.AllowN(e.now(), 1)
 	}
 	return got, true

@@ -85,7 +85,7 @@ func (s *Site) bringsBack(r *visit) ([]string, *failure) {
 
 // redeem asks Clerk what a nonce stands for.
 func (s *Site) redeem(ctx context.Context, nonce string) ([]string, *failure) {
-	got := s.exchanges.do(exchangeKey("nonce", nonce), func() exchanged {
+	got := s.exchanges.do(exchangeKey("nonce", nonce), "", func() exchanged {
 		list, err := s.backend.HandshakePayload(context.WithoutCancel(ctx), nonce)
 		if list == nil {
 			list = []string{}
@@ -104,6 +104,9 @@ func (s *Site) redeem(ctx context.Context, nonce string) ([]string, *failure) {
 
 // isAway reports whether Clerk did not answer, or not because of what the browser sent.
 func isAway(err error) bool {
+	if errors.Is(err, errOften) {
+		return false
+	}
 	e, ok := errors.AsType[*bapi.Error](err)
 	return !ok || e.Status < http.StatusBadRequest || e.Status == http.StatusTooManyRequests ||
 		e.Status >= http.StatusInternalServerError || isOwnFault(e.Code)
