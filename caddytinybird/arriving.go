@@ -23,20 +23,41 @@ const (
 	bodyRate = 16 << 10
 )
 
+// deadline is until when the body of a request may take its time. The zero value is none.
+type deadline struct {
+	body  *caddyhttp.IdleTimeoutReader
+	until time.Time
+}
+
 // hurry bounds the time that a body of at most so many bytes may take. What has arrived of it is held in memory, and for a client that
 // sends a byte from time to time Caddy waits for ever. Nothing is made longer by it than the config of the server says; where that
 // says that clients may take any time, because a proxy gathers the bodies, they may.
-func (h *Handler) hurry(r *http.Request, most int64) {
+func (h *Handler) hurry(r *http.Request, most int64) (d deadline) {
 	body, _ := caddyhttp.IdleTimeoutsFromContext(r.Context())
 	if body == nil || r.ContentLength == 0 {
-		return
+		return d
 	}
 	if r.ContentLength > 0 {
 		most = min(most, r.ContentLength)
 	}
 	seconds := min(most/bodyRate, math.MaxInt32)
+	d = deadline{body, time.Now().Add(cmp.Or(h.patience, bodyPatience) + time.Duration(seconds)*time.Second)}
 	// Where there are no deadlines, such as in tests, there is none.
-	_ = body.SetReadDeadline(time.Now().Add(cmp.Or(h.patience, bodyPatience) + time.Duration(seconds)*time.Second))
+	_ = body.SetReadDeadline(d.until)
+	return d
+}
+
+// pause begins a time that is not the client's: nothing is read of the body until resume is called.
+func (d *deadline) pause() (resume func()) {
+	if d.body == nil {
+		return func() {}
+	}
+	began := time.Now()
+	_ = d.body.SetReadDeadline(time.Time{}) // over HTTP/2 a body whose time ends is lost even while nobody reads
+	return func() {
+		d.until = d.until.Add(time.Since(began))
+		_ = d.body.SetReadDeadline(d.until)
+	}
 }
 
 // arriving is the body of a request whose client may go away in the middle of it. That is no bad body: there is nobody to tell.

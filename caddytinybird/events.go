@@ -57,7 +57,7 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 	}
 	defer place.Leave()
 	x.step(stepLimit)
-	h.hurry(r, cmp.Or(h.eventsSize(), ingest.DefaultMaxBody))
+	patience := h.hurry(r, cmp.Or(h.eventsSize(), ingest.DefaultMaxBody))
 	body, err := ingest.Open(r, h.eventsSize())
 	if err != nil {
 		return err
@@ -66,6 +66,8 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request, x *exchang
 		if x.outcome.Duration != 0 {
 			h.of(eventsPipe).answered(x.outcome.UpstreamStatus, x.outcome.Duration)
 		}
+		resume := patience.pause() // how long Tinybird takes is not up to the client
+		defer resume()
 		receipt, outcome, err := h.forwarder.Append(r.Context(), w.Header(), forward.Batch{
 			Datasource: grant.Datasource, Wait: target.Wait, Rows: batch, Client: r.Header, Token: grant.Token,
 		})

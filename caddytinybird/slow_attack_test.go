@@ -2,7 +2,11 @@ package caddytinybird
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -115,5 +119,47 @@ func TestPatienceIsWithBodiesOnly(t *testing.T) {
 		if got.StatusCode > http.StatusAccepted {
 			t.Errorf("%s: status %d: %s", target, got.StatusCode, got.body)
 		}
+	}
+}
+
+// TestPatienceIsNotWithTinybird: the time in which Tinybird takes a part of the rows is not the client's. A body that is packed is small, and
+// what is in it can be many batches.
+func TestPatienceIsNotWithTinybird(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	rows := new(strings.Builder)
+	for range 40 { // more than two batches
+		fmt.Fprintf(rows, "{\"url\":\"/%s\",\"n\":\"", strings.Repeat("a/page/", 4<<10))
+		for range 1 << 10 {
+			fmt.Fprintf(rows, "%016x", rand.Uint64())
+		}
+		rows.WriteString("\"}\n")
+	}
+	packed := new(bytes.Buffer)
+	z := gzip.NewWriter(packed)
+	if _, err := io.WriteString(z, rows.String()); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const patience = 2 * time.Second
+	s := slowSite(t, stack, patience-time.Duration(packed.Len()/bodyRate)*time.Second) // what the body may take besides
+	slow := make(chan struct{}, 1)
+	slow <- struct{}{}
+	stack.API.Fail(func(*http.Request) *devstack.Fault {
+		select {
+		case <-slow:
+			<-time.After(patience + patience/2)
+		default:
+		}
+		return nil
+	})
+	got := s.send(t, http.MethodPost, "/v0/events?name=analytics_events", packed.Bytes(), all(s.as(t, "ada"), func(r *http.Request) {
+		r.Header.Set("Content-Type", "application/x-ndjson")
+		r.Header.Set("Content-Encoding", "gzip")
+	}))
+	if batches := len(stack.API.Requests()); got.StatusCode > http.StatusAccepted || batches < 2 {
+		t.Errorf("%d batches, status %d: %s", batches, got.StatusCode, got.body)
 	}
 }
