@@ -258,6 +258,7 @@ func (h *Handler) servePipe(w http.ResponseWriter, r *http.Request, x *exchange)
 		Body:     question.Body,
 		Client:   r.Header,
 		Token:    a.token,
+		Renew:    h.renewing(grant, rps),
 	})
 	return err
 }

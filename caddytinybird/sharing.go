@@ -120,6 +120,17 @@ func (h *Handler) renew(a *asked) error {
 	return nil
 }
 
+// renewing returns what mints the question's token when there is a connection for it; nil where none waits for one.
+func (h *Handler) renewing(grant *tinybird.Grant, rps int) func() (string, error) {
+	if h.direct != nil {
+		return nil
+	}
+	return func() (string, error) {
+		token, _, err := h.minter.Mint(grant, rps)
+		return token, err
+	}
+}
+
 // share answers the request with an answer that others have, too. It reports false if the request has to be forwarded by itself.
 // The tenant was authorized and counted before.
 func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a *asked) (answered bool, err error) {
@@ -153,6 +164,7 @@ func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a *
 			}
 			defer place.Leave()
 			asking := up
+			asking.Renew = h.renewing(grant, rps)
 			if asking.Token, _, err = h.minter.Mint(grant, rps); err != nil { // the request may have waited for another fetch before
 				return forward.Outcome{}, cannotMint(err)
 			}

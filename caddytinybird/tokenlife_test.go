@@ -71,6 +71,51 @@ func TestAttackBodyOutlivesTheToken(t *testing.T) {
 	}
 }
 
+// Attack: a client's slow queries take all connections that the operator allows, and who waits for one waits longer than a minted token
+// lives.
+func TestAttackQueueOutlivesTheToken(t *testing.T) {
+	t.Parallel()
+	for name, configure := range map[string]func(*Handler){"alone": func(*Handler) {}, "shared": cached} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			e, pass := agingEdge(t, func(h *Handler) {
+				configure(h)
+				h.TransportRaw = []byte(`{"protocol":"http","max_conns_per_host":1}`)
+			})
+			first, goOn := make(chan struct{}, 1), make(chan struct{})
+			first <- struct{}{}
+			e.stack.API.Fail(func(*http.Request) *devstack.Fault {
+				select {
+				case <-first:
+					<-goOn
+				default:
+				}
+				return nil
+			})
+			ends := make(chan reply, 2)
+			ask := func(target string) {
+				r := e.request(t, "ada", http.MethodGet, target, nil)
+				go func() { ends <- e.do(t, r) }()
+			}
+			ask(liveEvents)
+			await(t, "a request at Tinybird", func() bool { return len(e.stack.API.Requests()) == 1 })
+			before := e.tokensUsed()
+			ask(liveEvents + "?n=2")
+			uses := uint64(1)
+			if e.sharing != nil {
+				uses = 2 // once more for the fetch
+			}
+			await(t, "another token", func() bool { return e.tokensUsed() == before+uses })
+			pass(2 * tinybird.DefaultTTL)
+			close(goOn)
+			for range 2 {
+				onlyTenant(t, <-ends, "acme")
+			}
+			e.asked(t, 2)
+		})
+	}
+}
+
 // TestShareWaitOutlivesTheToken: who waited for an answer that then cannot be shared is forwarded by itself, with a token that is good
 // at that time.
 func TestShareWaitOutlivesTheToken(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"time"
@@ -71,6 +72,8 @@ type Request struct {
 	Body     []byte      // JSON, rows, or empty; must not be changed afterwards, the transport may still read it
 	Client   http.Header // the client's header, of which a few fields are copied
 	Token    string      // the credential
+	// Renew returns the credential that is good at the time when there is a connection, for which a request may wait long. Optional.
+	Renew func() (string, error)
 
 	rows bool // the body is rows
 }
@@ -113,7 +116,7 @@ func New(o Options) *Forwarder {
 func (f *Forwarder) Forward(ctx context.Context, w http.ResponseWriter, q Request) (Outcome, error) {
 	x := exchange{Forwarder: f, client: ctx, token: q.Token, words: queryWords}
 	start := time.Now()
-	resp, err := x.send(&q)
+	resp, err := x.send(ctx, &q)
 	out := Outcome{Duration: time.Since(start)}
 	if err != nil {
 		err = x.unanswered(err)
@@ -147,17 +150,34 @@ type exchange struct {
 }
 
 // send sends the request and waits for the header of the answer.
-func (x *exchange) send(q *Request) (*http.Response, error) {
+func (x *exchange) send(ctx context.Context, q *Request) (*http.Response, error) {
 	if !inOneLine(q.Path) || !inOneLine(q.RawQuery) {
 		return nil, errTarget
 	}
 	if x.direct == nil || q.rows || len(q.Body) > maxDirectBody {
-		return x.transport.send(x.client, x.request(q))
+		r := x.request(q)
+		resp, err := x.transport.send(renewing(ctx, q.Renew, r.Header), r)
+		x.token = strings.TrimPrefix(r.Header["Authorization"][0], bearer)
+		return resp, err
 	}
 	buf := texts.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
 	defer texts.Put(buf)
 	*buf = x.text((*buf)[:0], q)
-	return x.direct.Do(x.client, *buf)
+	return x.direct.Do(ctx, *buf)
+}
+
+// renewing returns the context of a request whose credential is renewed as soon as there is a connection for it: the transport has
+// requests wait for one if the operator bounds their number. It writes the header after that.
+func renewing(ctx context.Context, renew func() (string, error), h http.Header) context.Context {
+	if renew == nil {
+		return ctx
+	}
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		token, err := renew()
+		if now := bearer + token; err == nil && now != h["Authorization"][0] {
+			h["Authorization"] = []string{now}
+		}
+	}})
 }
 
 // deliver hands an answer on, or says with which refusal to answer instead.

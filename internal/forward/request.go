@@ -20,6 +20,8 @@ var carried = [...]string{
 	"Tracestate",
 }
 
+const bearer = "Bearer "
+
 // maxDirectBody is the largest body, in bytes, that is sent in one piece with its request: the server's side of a
 // connection takes it at once.
 const maxDirectBody = 64 << 10
@@ -47,7 +49,7 @@ func (x *exchange) text(b []byte, q *Request) []byte {
 		}
 	}
 	b = appendField(b, "Accept-Encoding", encodings(q.Client))
-	b = append(b, "Authorization: Bearer "...)
+	b = append(b, "Authorization: "+bearer...)
 	b = append(append(b, x.token...), "\r\n"...)
 	switch {
 	case len(q.Body) > 0:
@@ -132,6 +134,6 @@ func (x *exchange) header(q *Request) http.Header {
 	case len(q.Body) > 0:
 		h["Content-Type"] = []string{"application/json"}
 	}
-	h["Authorization"] = []string{"Bearer " + x.token}
+	h["Authorization"] = []string{bearer + x.token}
 	return h
 }

@@ -57,7 +57,7 @@ func (f *Forwarder) Append(ctx context.Context, h http.Header, b Batch) (Receipt
 	x := exchange{Forwarder: f, client: ctx, token: b.Token, words: rowWords}
 	start := time.Now()
 	q := b.request()
-	resp, err := x.send(&q)
+	resp, err := x.send(ctx, &q)
 	out := Outcome{Duration: time.Since(start)}
 	var receipt Receipt
 	if err != nil {
