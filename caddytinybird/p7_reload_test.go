@@ -207,7 +207,7 @@ func TestP7OldKeysAreNotSavedOverNewOnes(t *testing.T) {
 	if err := set.Save(t.Context(), doc); err != nil {
 		t.Fatal(err)
 	}
-	doc, err := set.current().storage.Load(t.Context(), set.path)
+	doc, err := set.users.newest().storage.Load(t.Context(), set.path)
 	if err != nil {
 		t.Fatal(err)
 	}
