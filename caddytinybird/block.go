@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -32,7 +33,7 @@ func parseBlock[T any](d *caddyfile.Dispenser, target *T, options map[string]opt
 		}
 		seen[name] = d.Line()
 		if err := o.parse(target, d); err != nil {
-			if tinybird.LooksSecret(err.Error()) {
+			if secret.Looks(err.Error()) {
 				return d.Errf("%s: %w", name, errMisplaced)
 			}
 			return err

@@ -130,8 +130,8 @@ var handlerOptions = map[string]option[handlerParser]{
 	"token_endpoint":         setText(func(p *handlerParser) *string { return &p.TokenEndpoint }, checkTokenEndpoint),
 	"accept_template_tokens": setFlag(func(p *handlerParser) *bool { return &p.AcceptTemplateTokens }),
 	"events":                 {parse: parseEvents, repeated: true},
-	"errors":                 setText(func(p *handlerParser) *string { return &p.Errors }, oneOf("errors", errorsJSON, errorsCaddy)),
-	"upstream_errors":        setText(func(p *handlerParser) *string { return &p.UpstreamErrors }, oneOf("upstream_errors", "hide", "pass")),
+	"errors":                 setText(func(p *handlerParser) *string { return &p.Errors }, checkErrors),
+	"upstream_errors":        setText(func(p *handlerParser) *string { return &p.UpstreamErrors }, checkUpstreamErrors),
 	"transport":              {parse: parseTransport},
 	"limits": {parse: func(p *handlerParser, d *caddyfile.Dispenser) error {
 		if err := noArgs(d); err != nil {
@@ -350,6 +350,14 @@ func checkedArgs(d *caddyfile.Dispenser, check func(string) error) ([]string, er
 		}
 	}
 	return args, nil
+}
+
+// ifSet checks a setting of JSON, which no parser has looked at, unless it is left out.
+func ifSet(text string, check func(string) error) error {
+	if text == "" {
+		return nil
+	}
+	return check(text)
 }
 
 func oneOf(setting string, words ...string) func(string) error {

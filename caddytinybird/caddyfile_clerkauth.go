@@ -73,7 +73,7 @@ func newClerkAuthOptions() map[string]option[clerkAuthParser] {
 		"handshake":          {parse: parseHandshake},
 		"forward_identity":   {parse: parseForwardIdentity},
 		"optional":           setFlag(func(p *clerkAuthParser) *bool { return &p.Optional }),
-		"errors":             setText(func(p *clerkAuthParser) *string { return &p.Errors }, oneOf("errors", errorsJSON, errorsCaddy)),
+		"errors":             setText(func(p *clerkAuthParser) *string { return &p.Errors }, checkErrors),
 		"organization_sync":  {parse: parseOrganizationSync, repeated: true},
 		"satellite":          {parse: parseSatellite},
 		"satellites": {parse: func(p *clerkAuthParser, d *caddyfile.Dispenser) (err error) {

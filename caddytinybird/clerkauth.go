@@ -126,17 +126,15 @@ func (h *ClerkAuth) checkWritten() error {
 	default:
 		return fmt.Errorf("on_unauthenticated %s is not known; use redirect or 401", tinybird.Shown(h.OnUnauthenticated))
 	}
-	if h.ForwardIdentity != "" {
-		if err := checkHeaderPrefix(h.ForwardIdentity); err != nil {
-			return err
-		}
+	if err := ifSet(h.ForwardIdentity, checkHeaderPrefix); err != nil {
+		return err
 	}
 	for _, q := range h.Require {
 		if err := checkRequirement(q); err != nil {
 			return err
 		}
 	}
-	if err := checkErrors(h.Errors); err != nil {
+	if err := ifSet(h.Errors, checkErrors); err != nil {
 		return err
 	}
 	return h.ClerkProvider.checkWritten()

@@ -125,7 +125,7 @@ func TestClerkAuthLoadErrors(t *testing.T) {
 		"sign-in variable":                      {func(h *ClerkAuth) { h.SignInURL = "{env.CADDY_TINYBIRD_UNSET}" }, "set the variable"},
 		"sign-in of the client's":               {func(h *ClerkAuth) { h.SignInURL = "https://{http.request.host}/sign-in" }, "sign-in page"},
 		"sign-in http":                          {func(h *ClerkAuth) { h.SignInURL = "http://app.example.com" }, "https"},
-		"errors":                                {func(h *ClerkAuth) { h.Errors = "html" }, "json or caddy"},
+		"errors":                                {func(h *ClerkAuth) { h.Errors = "html" }, "json, caddy"},
 		"require":                               {func(h *ClerkAuth) { h.Require = []Requirement{{Kind: "team", Values: []string{"a"}}} }, "organization, role"},
 		"forward_identity":                      {func(h *ClerkAuth) { h.ForwardIdentity = "Cookie" }, "hyphen"},
 		"satellite, no handshake":               {func(h *ClerkAuth) { h.Satellite, h.Handshake = &Satellite{Domain: "s.example.com"}, &off }, "handshake off"},

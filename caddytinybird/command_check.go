@@ -214,7 +214,8 @@ func (c *Clerk) preflight() (*preflight.Clerk, error) {
 		PublishableKey:    c.publishableKey,
 		Instance:          c.instance,
 		ProxyURL:          c.proxyURL,
-		AuthorizedParties: len(c.AuthorizedParties) > 0 && c.AZP != "off",
+		AuthorizedParties: c.AuthorizedParties,
+		AZP:               c.AZP,
 		ClockSkew:         preflight.DefaultSkew,
 		SecretKey:         c.secretKey,
 	}

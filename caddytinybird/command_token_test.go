@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 )
 
 // tokenCaddyfile is a config with all that a token can depend on.
@@ -238,7 +238,7 @@ func TestTokenCommandCannotRun(t *testing.T) {
 		out, status, err := command(t, append([]string{"token"}, args...)...)
 		if status != exitCouldNotRun || !strings.Contains(err.Error(), want) || out != "" {
 			t.Errorf("%s: %d %v %s", want, status, err, out)
-		} else if tinybird.LooksSecret(err.Error()) {
+		} else if secret.Looks(err.Error()) {
 			t.Errorf("%s: %v", want, err)
 		}
 	}

@@ -83,7 +83,7 @@ func TestStorageFaults(t *testing.T) {
 			e := newEdge(t, stack, nil)
 			set := keySetAt(t, stack.Issuer.JWKSURL())
 			core, logged := observer.New(zap.WarnLevel)
-			set.use(keySetUser{owner: new(Clerk), log: zap.New(core), storage: disk})
+			set.use(keySetUser{log: zap.New(core), storage: disk})
 			<-disk.asked
 			onlyTenant(t, e.get(t, "ada", liveEvents), "acme")
 			onlyTenant(t, e.get(t, "cleo", liveEvents), "globex")

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,14 +30,11 @@ type keySet struct {
 	path string
 	seed []byte // what another set of this address had
 
-	mu    sync.Mutex
-	users []keySetUser
-
-	told throttle // about keys that could not be loaded
+	users users[keySetUser]
+	told  throttle // about keys that could not be loaded
 }
 
 type keySetUser struct {
-	owner    *Clerk
 	log      *zap.Logger
 	storage  certmagic.Storage
 	notifier *notifier
@@ -57,12 +52,12 @@ func (c *Clerk) acquireKeySet(ctx caddy.Context, url string) (*jwks.Set, error) 
 	if err != nil {
 		return nil, fmt.Errorf("key set of %s: %w", jwks.PrintableURL(url), err)
 	}
+	leave := s.use(keySetUser{log: ctx.Logger(), storage: ctx.Storage(), notifier: c.notifier})
 	c.acquired = append(c.acquired, key)
 	c.releaseKeySets = append(c.releaseKeySets, func() error {
-		s.leave(c)
+		leave()
 		return release()
 	})
-	s.use(keySetUser{owner: c, log: ctx.Logger(), storage: ctx.Storage(), notifier: c.notifier})
 	if !onlyLooking.Load() {
 		s.Start()
 	}
@@ -109,30 +104,15 @@ func (s *keySet) newer(other *keySet) bool {
 }
 
 // use makes a config's logger and storage the ones in use. The storage gets the keys there are, because the set
-// saves them by itself only when they change.
-func (s *keySet) use(u keySetUser) {
-	s.mu.Lock()
-	s.users = append(s.users, u)
-	s.mu.Unlock()
+// saves them by itself only when they change. What was saved while a config was there that leaves, as one that was rejected does, is saved
+// again where the remaining one saves.
+func (s *keySet) use(u keySetUser) (leave func()) {
+	forget := s.users.use(u)
 	s.Persist()
-}
-
-// leave forgets one use by a config, which may have been rejected. What was saved meanwhile is saved again where
-// the remaining config saves.
-func (s *keySet) leave(owner *Clerk) {
-	s.mu.Lock()
-	if i := slices.IndexFunc(s.users, func(u keySetUser) bool { return u.owner == owner }); i >= 0 && len(s.users) > 1 {
-		s.users = slices.Delete(s.users, i, i+1)
+	return func() {
+		forget()
+		s.Persist()
 	}
-	s.mu.Unlock()
-	s.Persist()
-}
-
-// current is the newest config that uses the set; after the last one left it is that one.
-func (s *keySet) current() keySetUser {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.users[len(s.users)-1]
 }
 
 // Load returns the keys of an earlier config or an earlier process.
@@ -140,7 +120,7 @@ func (s *keySet) Load(ctx context.Context) ([]byte, error) {
 	if s.seed != nil {
 		return s.seed, nil
 	}
-	doc, err := s.current().storage.Load(ctx, s.path)
+	doc, err := s.users.newest().storage.Load(ctx, s.path)
 	if err != nil {
 		return nil, fmt.Errorf("caddy's storage: %w", err)
 	}
@@ -151,7 +131,7 @@ func (s *keySet) Load(ctx context.Context) ([]byte, error) {
 // one place there, in which the newest keys of them all stay: a set that has not met a rotation yet must not bring old ones back. The
 // same holds for the sets of several edges that have one storage.
 func (s *keySet) Save(ctx context.Context, doc []byte) error {
-	storage := s.current().storage
+	storage := s.users.newest().storage
 	for saved := s; ; {
 		if newest := newestOf(s.url); newest != nil && newest.newer(saved) {
 			saved, doc = newest, newest.Document()
@@ -177,7 +157,7 @@ func (s *keySet) outdated(doc, there []byte) bool {
 
 // observe tells the operator about each attempt to load the keys.
 func (s *keySet) observe(e jwks.Event) {
-	log := s.current().log
+	log := s.users.newest().log
 	if e.Source == jwks.SourceNetwork { // else it is about Caddy's storage
 		metrics.refreshed(e.Err)
 	}
@@ -232,14 +212,8 @@ func (s *keySet) tellFailed(e jwks.Event) {
 
 // notifier is that of the newest running config that wants to know, or nil.
 func (s *keySet) notifier() *notifier {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, u := range slices.Backward(s.users) {
-		if u.notifier.wants(eventRefreshFailed) {
-			return u.notifier
-		}
-	}
-	return nil
+	u, _ := s.users.find(func(u keySetUser) bool { return u.notifier.wants(eventRefreshFailed) })
+	return u.notifier
 }
 
 // Destruct ends the set's refreshing when no config uses it anymore.

@@ -222,7 +222,7 @@ func TestOldestKeysCount(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
 	onlyTenant(t, newEdge(t, stack, nil).get(t, "ada", "/v0/pipes/live_events.json"), "acme")
-	never := &keySet{url: stack.IssuerURL, users: []keySetUser{{}}}
+	never := &keySet{url: stack.IssuerURL}
 	never.Set = jwks.New(jwks.Options{URL: stack.IssuerURL + "/.well-known/jwks.json"})
 	if _, _, err := keySets.LoadOrNew("another", func() (caddy.Destructor, error) { return never, nil }); err != nil {
 		t.Fatal(err)

@@ -292,7 +292,10 @@ func TestRefreshFailedEventGoesToTheRunningConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &keySet{users: []keySetUser{{}, {notifier: running}, {notifier: newest}}}
+	s := new(keySet)
+	for _, n := range []*notifier{nil, running, newest} {
+		s.users.use(keySetUser{notifier: n})
+	}
 	if s.notifier() != running {
 		t.Error("not that of the running config")
 	}

@@ -213,7 +213,7 @@ func TestP7OldKeysAreNotSavedOverNewOnes(t *testing.T) {
 	if err := set.Save(t.Context(), doc); err != nil {
 		t.Fatal(err)
 	}
-	doc, err := set.current().storage.Load(t.Context(), set.path)
+	doc, err := set.users.newest().storage.Load(t.Context(), set.path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +251,7 @@ func TestP7OldKeysAreNotSavedOverAnotherEdges(t *testing.T) {
 	set := newKeySet(jwks.Options{URL: running.url}, nil)
 	t.Cleanup(set.Close)
 	storage := &certmagic.FileStorage{Path: t.TempDir()}
-	set.use(keySetUser{owner: e.Clerk, log: zap.NewNop(), storage: storage})
+	set.use(keySetUser{log: zap.NewNop(), storage: storage})
 	at := func(when time.Time) []byte {
 		return bytes.Replace(own, []byte(`"fetched":"`+fetched.Format(time.RFC3339Nano)), []byte(`"fetched":"`+when.Format(time.RFC3339Nano)), 1)
 	}

@@ -80,7 +80,7 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		Direct:        transport.direct,
 		HeaderTimeout: transport.headers,
 		IdleTimeout:   transport.bytes,
-		PassErrors:    h.UpstreamErrors == "pass",
+		PassErrors:    h.UpstreamErrors == upstreamErrorsPass,
 	})
 	return nil
 }
@@ -248,11 +248,11 @@ func (h *Handler) provisionTemplateTokens(key tinybird.SigningKey) error {
 
 // Validate holds the rules that need no placeholder.
 func (h *Handler) Validate() error {
-	if err := checkErrors(h.Errors); err != nil {
+	if err := ifSet(h.Errors, checkErrors); err != nil {
 		return err
 	}
-	if h.UpstreamErrors != "" && h.UpstreamErrors != "hide" && h.UpstreamErrors != "pass" {
-		return fmt.Errorf("upstream_errors %s is not known; use hide or pass", tinybird.Shown(h.UpstreamErrors))
+	if err := ifSet(h.UpstreamErrors, checkUpstreamErrors); err != nil {
+		return err
 	}
 	if l := h.Limits; l != nil && (l.Tokens < 0 || l.Counters < 0 || l.URLSize < 0 || l.BodySize < 0 || l.EventsSize < 0 || l.CacheEntries < 0 || l.CacheSize < 0 || l.CacheEntrySize < 0) {
 		return errors.New("limits must be positive")

@@ -2,28 +2,27 @@ package caddytinybird
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
-// Who writes the body of a refusal.
+// Who writes the body of a refusal, and whether it may have Tinybird's own text.
 const (
 	errorsJSON  = "json"
 	errorsCaddy = "caddy"
+
+	upstreamErrorsHide = "hide"
+	upstreamErrorsPass = "pass"
 )
 
-func checkErrors(who string) error {
-	if who != "" && who != errorsJSON && who != errorsCaddy {
-		return fmt.Errorf("errors %s is not known; use json or caddy", tinybird.Shown(who))
-	}
-	return nil
-}
+var (
+	checkErrors         = oneOf("errors", errorsJSON, errorsCaddy)
+	checkUpstreamErrors = oneOf("upstream_errors", upstreamErrorsHide, upstreamErrorsPass)
+)
 
 // errClientClosed is what Caddy logs for a client that went away before its answer was ready.
 func errClientClosed() error { return caddyhttp.Error(499, errors.New("client closed the request")) }

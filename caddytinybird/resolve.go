@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -60,7 +61,7 @@ func checkSecretText(setting string) func(string) error {
 		if !hasPlaceholder(text) {
 			return checkSecret(setting, text)
 		}
-		if !secretPlaceholder.MatchString(text) || tinybird.LooksSecret(text) {
+		if !secretPlaceholder.MatchString(text) || secret.Looks(text) {
 			return fmt.Errorf("%s holds braces, but is not of the form {env.NAME} or {file.PATH}; name the variable or file that holds it", setting)
 		}
 		return nil
@@ -85,7 +86,7 @@ var errMisplaced = errors.New("something that looks like a token or a secret key
 // hideSecret returns err, or errMisplaced when its text holds what looks like a key: errors quote what they are about, and
 // keys are pasted into wrong places.
 func hideSecret(err error) error {
-	if err != nil && tinybird.LooksSecret(err.Error()) {
+	if err != nil && secret.Looks(err.Error()) {
 		return errMisplaced
 	}
 	return err

@@ -71,15 +71,11 @@ type sharedStore struct {
 
 	host string
 
+	users users[*zap.Logger]
+
 	mu    sync.Mutex
 	away  error     // why the store is not in use; nil while it is
 	since time.Time // when it was lost
-	users []sharedStoreUser
-}
-
-type sharedStoreUser struct {
-	owner *Handler
-	log   *zap.Logger
 }
 
 // Destruct ends the connections when no config uses them any more.
@@ -88,21 +84,6 @@ func (s *sharedStore) Destruct() error {
 		return nil
 	}
 	return s.Close()
-}
-
-func (s *sharedStore) use(u sharedStoreUser) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.users = append(s.users, u)
-}
-
-// leave forgets a config. The last one stays, for what happens until its requests have ended.
-func (s *sharedStore) leave(owner *Handler) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if i := slices.IndexFunc(s.users, func(u sharedStoreUser) bool { return u.owner == owner }); i >= 0 && len(s.users) > 1 {
-		s.users = slices.Delete(s.users, i, i+1)
-	}
 }
 
 // up is 1 while the store is in use.
@@ -128,8 +109,8 @@ func (s *sharedStore) status() sharedLimitStatus {
 func (s *sharedStore) observe(e sharedlimit.Event) {
 	s.mu.Lock()
 	s.away, s.since = e.Err, time.Now()
-	log := s.users[len(s.users)-1].log
 	s.mu.Unlock()
+	log := s.users.newest()
 	if e.Err != nil {
 		log.Warn("the shared rate limit's store is lost; this edge counts for itself until it is back", zap.String("store", s.host), zap.Error(sharedlimit.Explain(e.Err)))
 		return
@@ -181,9 +162,9 @@ func (h *Handler) acquireStore(key string, address *sharedlimit.Address, timeout
 		return nil, fmt.Errorf("store: %w", err)
 	}
 	h.store = s
-	s.use(sharedStoreUser{owner: h, log: h.log})
+	leave := s.users.use(h.log)
 	h.held = append(h.held, func() error {
-		s.leave(h)
+		leave()
 		return release()
 	})
 	return s, nil

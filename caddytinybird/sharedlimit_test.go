@@ -200,17 +200,17 @@ func TestSharedLimitSharesTheClient(t *testing.T) {
 func TestSharedLimitTellsChangesOnce(t *testing.T) {
 	t.Parallel()
 	s := &sharedStore{host: "redis-1:6379"}
-	owners, logs := [3]*Handler{{}, {}, {}}, [3]*observer.ObservedLogs{}
-	for i := range owners {
+	leave, logs := [3]func(){}, [3]*observer.ObservedLogs{}
+	for i := range leave {
 		var core zapcore.Core
 		core, logs[i] = observer.New(zapcore.DebugLevel)
-		s.use(sharedStoreUser{owner: owners[i], log: zap.New(core)})
+		leave[i] = s.users.use(zap.New(core))
 	}
-	s.leave(owners[2])
+	leave[2]()
 	s.observe(sharedlimit.Event{Err: errors.New("no answer in time")})
 	s.observe(sharedlimit.Event{Down: time.Minute})
-	s.leave(owners[0])
-	s.leave(owners[1])
+	leave[0]()
+	leave[1]()
 	s.observe(sharedlimit.Event{Err: errors.New("no answer in time")})
 	if n := len(logs[0].All()) + len(logs[2].All()); n != 0 {
 		t.Errorf("%d lines in the logs of other configs", n)

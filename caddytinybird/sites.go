@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -243,7 +244,7 @@ func (s *configuredSite) workbench(ctx caddy.Context, log *zap.Logger) (b workbe
 	}
 	b.policy = h.policy
 	if b.key, b.workspace, b.base, err = h.resolveWorkspace(); err != nil {
-		if secretPlaceholder.MatchString(h.SigningKey) && !tinybird.LooksSecret(h.SigningKey) {
+		if secretPlaceholder.MatchString(h.SigningKey) && !secret.Looks(h.SigningKey) {
 			err = fmt.Errorf("%w (signing_key is %s)", err, h.SigningKey)
 		}
 		return b, err

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,14 +31,7 @@ type options struct {
 	profile     string // where to put CPU profiles of the edge; "" for none
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Stdout, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1) //nolint:gocritic // nothing is left to stop
-	}
-}
+func main() { os.Exit(rig.Main("bench", run)) }
 
 func parseOptions(args []string) (options, error) {
 	o := options{}

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"runtime"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -37,19 +36,6 @@ func (t *table) add(round int, name string, m measurement) {
 	t.rows[name] = append(t.rows[name], m)
 }
 
-func median(values []float64) float64 {
-	slices.Sort(values)
-	n := len(values)
-	switch {
-	case n == 0:
-		return 0
-	case n%2 == 1:
-		return values[n/2]
-	default:
-		return (values[n/2-1] + values[n/2]) / 2
-	}
-}
-
 // over is the median of a figure, and of its ratio to the base in the same round.
 func (t *table) over(name string, figure func(measurement) float64) (value, ratio float64) {
 	values := make([]float64, 0, len(t.rows[name]))
@@ -60,7 +46,7 @@ func (t *table) over(name string, figure func(measurement) float64) (value, rati
 			ratios = append(ratios, figure(m)/b)
 		}
 	}
-	return median(values), median(ratios)
+	return rig.Median(values), rig.Median(ratios)
 }
 
 // The figures.
@@ -95,7 +81,7 @@ func (t *table) String() string {
 		costs = append(costs, cost)
 		ratios = append(ratios, cpuMicros(m)/(cpuMicros(t.rows["edge"][round])+cost))
 	}
-	fmt.Fprintf(&out, "cold ÷ (warm + one RSA-2048 verification of %.0f µs): %.2f\n", median(costs), median(ratios))
+	fmt.Fprintf(&out, "cold ÷ (warm + one RSA-2048 verification of %.0f µs): %.2f\n", rig.Median(costs), rig.Median(ratios))
 	return out.String()
 }
 

@@ -82,6 +82,7 @@ type bench struct {
 	options
 
 	home   string
+	leave  func() // removes home
 	stack  *devstack.Stack
 	cert   tls.Certificate
 	roots  *x509.CertPool
@@ -101,13 +102,14 @@ type setup struct {
 }
 
 func newBench(ctx context.Context, o options) (*bench, error) {
-	home, err := os.MkdirTemp("", "bench-")
-	if err != nil {
-		return nil, fmt.Errorf("a place for files: %w", err)
+	b := &bench{options: o}
+	var err error
+	if b.home, b.binary, b.leave, err = rig.Workshop(ctx, "bench", o.binary); err != nil {
+		return nil, err
 	}
-	b := &bench{options: o, home: home}
 	if b.stack, err = devstack.Start(ctx, devstack.Options{Issuer: devstack.IssuerOptions{SessionLifetime: 12 * time.Hour}}); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(home))
+		b.leave()
+		return nil, fmt.Errorf("stand-ins: %w", err)
 	}
 	return b, nil
 }
@@ -119,10 +121,10 @@ func (b *bench) close() {
 			u.close()
 		}
 	}
-	_ = os.RemoveAll(b.home)
+	b.leave()
 }
 
-// prepare builds what takes long: the binary and the sessions.
+// prepare makes what takes long: the sessions.
 func (b *bench) prepare(ctx context.Context) error {
 	var err error
 	if b.cert, b.roots, err = rig.Certificate(b.home); err != nil {
@@ -133,11 +135,6 @@ func (b *bench) prepare(ctx context.Context) error {
 	}
 	if b.secure, err = startTLS(ctx, b.cert); err != nil {
 		return err
-	}
-	if b.binary == "" {
-		if b.binary, err = rig.Build(ctx, b.home); err != nil {
-			return err
-		}
 	}
 	return b.signIn(max(2*b.cold, slices.Max(b.sessions)))
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"time"
 
@@ -17,14 +16,7 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/integration/internal/rig"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Stdout, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "floods:", err)
-		os.Exit(1) //nolint:gocritic // nothing is left to stop
-	}
-}
+func main() { os.Exit(rig.Main("floods", run)) }
 
 func run(ctx context.Context, w io.Writer, args []string) error {
 	var o floods.Options
@@ -42,17 +34,14 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	if o.Rounds < 1 || o.Phase <= 0 || o.Good < 1 || o.Rate < 1 || o.Slow < 1 || o.Tenants < 0 {
 		return errors.New("rounds, phase, good, rate and slow must be positive")
 	}
-	home, err := os.MkdirTemp("", "floods-")
-	if err != nil {
-		return fmt.Errorf("a place for files: %w", err)
+	var (
+		leave func()
+		err   error
+	)
+	if o.Home, o.Binary, leave, err = rig.Workshop(ctx, "floods", o.Binary); err != nil {
+		return err
 	}
-	defer func() { _ = os.RemoveAll(home) }()
-	o.Home = home
-	if o.Binary == "" {
-		if o.Binary, err = rig.Build(ctx, home); err != nil {
-			return err
-		}
-	}
+	defer leave()
 	o.Say = func(line string) { _, _ = fmt.Fprintln(w, line) }
 	o.Say(fmt.Sprintf("%d rounds of %s, %d good requests per second beside floods of %d, %s", o.Rounds, o.Phase, o.Good, o.Rate, rig.Machine()))
 	report, err := floods.Run(ctx, o)

@@ -9,21 +9,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/integration/internal/rig"
 	"github.com/seed-32cb3e43/caddy-tinybird/integration/internal/storm"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Stdout, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "storm:", err)
-		os.Exit(1) //nolint:gocritic // nothing is left to stop
-	}
-}
+func main() { os.Exit(rig.Main("storm", run)) }
 
 func run(ctx context.Context, w io.Writer, args []string) error {
 	var o storm.Options
@@ -42,12 +34,14 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 	if o.Duration <= 0 || o.Rate < 1 || o.Tenants < 2 || o.Sessions < o.Tenants || o.Clients < 2 {
 		return errors.New("want a positive duration and rate, two tenants and clients at least, and a session for each tenant")
 	}
-	home, err := os.MkdirTemp("", "storm-")
-	if err != nil {
-		return fmt.Errorf("a place for files: %w", err)
+	var (
+		leave func()
+		err   error
+	)
+	if o.Home, o.Binary, leave, err = rig.Workshop(ctx, "storm", o.Binary); err != nil {
+		return err
 	}
-	defer func() { _ = os.RemoveAll(home) }()
-	o.Home = home
+	defer leave()
 	if *log != "" {
 		f, err := os.Create(*log)
 		if err != nil {
@@ -55,11 +49,6 @@ func run(ctx context.Context, w io.Writer, args []string) error {
 		}
 		defer func() { _ = f.Close() }()
 		o.Log = f
-	}
-	if o.Binary == "" {
-		if o.Binary, err = rig.Build(ctx, home); err != nil {
-			return err
-		}
 	}
 	o.Say = func(line string) { _, _ = fmt.Fprintln(w, line) }
 	o.Say(fmt.Sprintf("%s, %d requests per second, %d sessions of %d tenants, seed %d, %s", o.Duration, o.Rate, o.Sessions, o.Tenants, o.Seed, rig.Machine()))

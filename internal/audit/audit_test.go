@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/devstack"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -295,7 +296,7 @@ func TestCouldNotRun(t *testing.T) {
 		_, err := Run(t.Context(), o)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v", name, err)
-		} else if tinybird.LooksSecret(err.Error()) {
+		} else if secret.Looks(err.Error()) {
 			t.Errorf("%s: the error shows a token: %v", name, err)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
 )
 
 func verify(t *testing.T, v *Verifier, token string) error {
@@ -265,7 +266,7 @@ func TestAttackKid(t *testing.T) {
 	t.Parallel()
 	for name, kid := range map[string]any{
 		"absent": nil, "empty": "", "number": 7, "object": object{"a": 1}, "list": []string{testKid}, "true": true,
-		"long": strings.Repeat("k", maxKid+1),
+		"long": strings.Repeat("k", jwks.MaxKID+1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

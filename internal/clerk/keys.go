@@ -11,9 +11,6 @@ import (
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
 )
 
-// maxKid is the longest kid that is worth asking the issuer for; Clerk's have 31 characters.
-const maxKid = 256
-
 var (
 	errUnusableKey = errors.New("not an RSA key of at least 2048 bits")
 	errUnconfirmed = errors.New("the signature is wrong by stored keys, and the issuer was not reached yet: it may have new ones")
@@ -47,7 +44,7 @@ func (i *issuer) signer(ctx context.Context, p *parsed) (signer, *failure) {
 		return s, failKey.because(err)
 	}
 	pub, ok := key.(*rsa.PublicKey)
-	if !ok || pub.N.BitLen() < minKeyBits {
+	if !ok || pub.N.BitLen() < jwks.MinBits {
 		return s, failKey.because(errUnusableKey)
 	}
 	s.key = i.prepare(pub)
@@ -73,7 +70,7 @@ func (i *issuer) ready(ctx context.Context, kid string, fault *failure) *failure
 	if _, ok := i.keys.Peek(kid); ok {
 		return fault
 	}
-	if fault != nil || len(kid) > maxKid {
+	if fault != nil || len(kid) > jwks.MaxKID {
 		return failKid
 	}
 	switch _, err := i.keys.KeyRead(ctx, kid); {

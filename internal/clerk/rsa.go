@@ -9,6 +9,8 @@ import (
 
 	"filippo.io/bigmod"
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
 )
 
 // rsaKey is a public key that is ready to verify. crypto/rsa prepares the modulus anew for each signature, which is a third of what
@@ -23,7 +25,7 @@ type rsaKey struct {
 // only a validated module may calculate.
 func newRSAKey(pub *rsa.PublicKey) *rsaKey {
 	k := &rsaKey{pub: pub}
-	if fips140.Enabled() || pub.N.BitLen() < minKeyBits || pub.N.BitLen()%bits.UintSize != 0 || pub.N.Bit(0) == 0 || pub.E < 3 || pub.E&1 == 0 || pub.E >= 1<<31 {
+	if fips140.Enabled() || pub.N.BitLen() < jwks.MinBits || pub.N.BitLen()%bits.UintSize != 0 || pub.N.Bit(0) == 0 || pub.E < 3 || pub.E&1 == 0 || pub.E >= 1<<31 {
 		return k
 	}
 	modulus, err := bigmod.NewModulus(pub.N.Bytes())

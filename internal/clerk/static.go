@@ -9,9 +9,6 @@ import (
 	"github.com/MicahParks/jwkset"
 )
 
-// minKeyBits is the least size of an RSA key (RFC 7518, 3.3).
-const minKeyBits = 2048
-
 var errReadOnly = errors.New("the key set is read-only")
 
 // staticKeyBits is the size of the keys that Clerk's dashboard shows. Clerk's SDK can use no other.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 )
 
 func passErrors(o *Options) { o.PassErrors = true }
@@ -339,25 +340,19 @@ func FuzzErrorText(f *testing.F) {
 	})
 }
 
-// A piece from anywhere in the token counts, however short the text around it is.
-func TestHoldsSecretFindsEveryPiece(t *testing.T) {
+// Attack: what answers in Tinybird's place repeats the token, or a piece of it, in a field that comes down.
+func TestAttackEchoInAHeader(t *testing.T) {
 	t.Parallel()
 	token := "header-of-some-length." + strings.Repeat("payload-", 40) + "end-of-the-payload.signature-that-nobody-may-see"
-	for i := 0; i+minSecretPart <= len(token); i++ {
-		piece := token[i : i+minSecretPart]
+	for i := 0; i+secret.MinPiece <= len(token); i++ {
+		piece := token[i : i+secret.MinPiece]
 		if strings.Contains(piece, ".") {
 			continue
 		}
-		if !holdsSecret("<"+piece+">", token) {
-			t.Fatalf("not found: %s", piece)
-		}
 		h := http.Header{"X-Db-Echo": {piece}, "Etag": {"abc"}}
 		dropSecrets(h, token)
-		if len(h) != 1 {
+		if len(h) != 1 || h.Get("Etag") == "" {
 			t.Fatalf("header left: %v", h)
 		}
-	}
-	if holdsSecret("a text of its own, which is long enough", token) {
-		t.Error("found where it is not")
 	}
 }

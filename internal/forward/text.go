@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 )
 
 const (
@@ -18,8 +20,6 @@ const (
 	maxErrorBody = 8 << 10
 	// errorBodyTimeout is how long the client waits for the text of an error whose status is known.
 	errorBodyTimeout = 2 * time.Second
-	// minSecretPart is the length, in bytes, from which a part of the token counts as a secret.
-	minSecretPart = 16
 )
 
 var errSecret = errors.New("(the reason is left out: it holds something like a credential)")
@@ -35,7 +35,7 @@ func (x *exchange) errorText(resp *http.Response) string {
 	var envelope struct {
 		Error string `json:"error"`
 	}
-	if json.Unmarshal(body, &envelope) != nil || holdsSecret(envelope.Error, x.token) {
+	if json.Unmarshal(body, &envelope) != nil || secret.Holds(envelope.Error, x.token) {
 		return ""
 	}
 	return strings.TrimSpace(envelope.Error)
@@ -59,37 +59,10 @@ func readErrorBody(resp *http.Response) ([]byte, error) {
 	return body, nil
 }
 
-// holdsSecret tells whether text holds the token, a piece of one of its parts, or anything that looks like the beginning of
-// a JSON Web Token or of one of Tinybird's own tokens ("p.ey...").
-func holdsSecret(text, token string) bool {
-	if strings.Contains(text, "eyJ") || strings.Contains(text, "p.ey") {
-		return true
-	}
-	return sharePiece(text, token) || token != "" && strings.Contains(text, token)
-}
-
-// sharePiece tells whether a piece of one of the token's parts stands in the text. Only runs of the characters that such a part
-// has are looked at, and most header fields have none of that length.
-func sharePiece(text, token string) bool {
-	for run := range strings.FieldsFuncSeq(text, notOfToken) {
-		for i := 0; i+minSecretPart <= len(run); i++ {
-			if strings.Contains(token, run[i:i+minSecretPart]) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// notOfToken tells the characters that the parts of a token do not have: they are base64url (RFC 7515, section 2).
-func notOfToken(r rune) bool {
-	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
-}
-
 // dropSecrets removes the fields of an answer's header that echo the token.
 func dropSecrets(h http.Header, token string) {
 	for name, values := range h {
-		if slices.ContainsFunc(values, func(v string) bool { return holdsSecret(v, token) }) {
+		if slices.ContainsFunc(values, func(v string) bool { return secret.Holds(v, token) }) {
 			delete(h, name)
 		}
 	}
@@ -98,7 +71,7 @@ func dropSecrets(h http.Header, token string) {
 // withoutSecrets returns err, or another error if its text holds a secret: net/http quotes lines of an answer
 // that is no HTTP, and such a line may be an echo of the request.
 func withoutSecrets(err error, token string) error {
-	if holdsSecret(err.Error(), token) {
+	if secret.Holds(err.Error(), token) {
 		return errSecret
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
 )
 
@@ -22,7 +23,7 @@ func (e *explainer) text(v any) string {
 	if !ok {
 		return ""
 	}
-	if tinybird.LooksSecret(s) || len(e.signature) >= minMark && strings.Contains(s, e.signature) || strings.Contains(s, e.token) {
+	if secret.Looks(s) || len(e.signature) >= minMark && strings.Contains(s, e.signature) || strings.Contains(s, e.token) {
 		return notShown
 	}
 	s = tinybird.Printable(s)

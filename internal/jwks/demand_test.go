@@ -231,7 +231,7 @@ func TestImpossibleKidsCostNothing(t *testing.T) {
 		i := newIssuer(doc(key("a", "1")))
 		s := started(t, i, Options{})
 		wantUnknown(t, s, "")
-		wantUnknown(t, s, string(make([]byte, maxKID+1)))
+		wantUnknown(t, s, string(make([]byte, MaxKID+1)))
 		wantFetches(t, i, 1)
 		if n := s.Status().Misses; n != 0 {
 			t.Fatalf("%d misses remembered", n)

@@ -200,7 +200,7 @@ func endless(first, again string) func(*wired, net.Conn) {
 	}
 }
 
-// issuerFaults are what can be wrong with an issuer, and a word of what the operator reads about it.
+// issuerFaults are what can be wrong with an issuer, and what the operator reads about it: how far it got, and why no further.
 func issuerFaults(t *testing.T) map[string]struct {
 	fault
 
@@ -209,7 +209,13 @@ func issuerFaults(t *testing.T) map[string]struct {
 	t.Helper()
 	other := certificate(t, "other.example.com", time.Now().Add(time.Hour))
 	expired := certificate(t, "clerk.example.com", time.Now().Add(-time.Hour))
-	const late = "no complete answer within 10s"
+	const (
+		late     = "no complete answer within 10s"
+		noTLS    = "connected, but TLS failed: "
+		noHead   = "an answer began, but its header could not be read: "
+		noBody   = "answered with status 200, but not with the whole document: "
+		unusable = `the answer is complete \(status 200\), but of no use: `
+	)
 	return map[string]struct {
 		fault
 
@@ -217,25 +223,25 @@ func issuerFaults(t *testing.T) map[string]struct {
 	}{
 		"its name is gone": {fault{dial: func(context.Context) error {
 			return &net.DNSError{Err: "no such host", Name: "clerk.example.com", IsNotFound: true}
-		}}, "no such host"},
-		"nobody listens":   {fault{dial: func(context.Context) error { return syscall.ECONNREFUSED }}, "connection refused"},
-		"no file is left":  {fault{dial: func(context.Context) error { return syscall.EMFILE }}, "too many open files"},
-		"connecting hangs": {fault{dial: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}, late},
-		"half-open":        {fault{raw: (*wired).hang}, late + "|TLS handshake timeout"},
+		}}, "^fetch key set: DNS gave no address of the host: .*no such host"},
+		"nobody listens":   {fault{dial: func(context.Context) error { return syscall.ECONNREFUSED }}, "could not connect: .*connection refused"},
+		"no file is left":  {fault{dial: func(context.Context) error { return syscall.EMFILE }}, "could not connect: .*too many open files"},
+		"connecting hangs": {fault{dial: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}, "could not connect: " + late},
+		"half-open":        {fault{raw: (*wired).hang}, noTLS + late + "|" + noTLS + ".*TLS handshake timeout"},
 		"not TLS": {fault{raw: func(w *wired, c net.Conn) {
 			_, _ = c.Read(make([]byte, 4<<10))
 			says("HTTP/1.1 400 Bad Request\r\n\r\n", false)(w, c)
 			_ = c.Close()
-		}}, "HTTP response to HTTPS client"},
+		}}, noTLS + ".*HTTP response to HTTPS client"},
 		"closes": {fault{raw: func(_ *wired, c net.Conn) {
 			_, _ = c.Read(make([]byte, 4<<10))
 			_ = c.Close()
-		}}, "EOF"},
-		"another's name":    {fault{cert: &other}, "certificate"},
-		"expired":           {fault{cert: &expired}, "certificate"},
-		"silent":            {fault{says: (*wired).hang}, late},
-		"hangs in the head": {fault{says: says("HTTP/1.1 200 OK\r\nContent-Le", true)}, late},
-		"hangs in the body": {fault{says: says("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{\"keys\":[", true)}, late},
+		}}, noTLS + ".*EOF"},
+		"another's name":    {fault{cert: &other}, noTLS + ".*certificate is valid for other.example.com"},
+		"expired":           {fault{cert: &expired}, noTLS + ".*certificate has expired"},
+		"silent":            {fault{says: (*wired).hang}, "connected, but no answer came: " + late},
+		"hangs in the head": {fault{says: says("HTTP/1.1 200 OK\r\nContent-Le", true)}, noHead + late},
+		"hangs in the body": {fault{says: says("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{\"keys\":[", true)}, noBody + late},
 		"a byte a second": {fault{says: func(w *wired, c net.Conn) {
 			go w.hang(c)
 			_, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n")
@@ -243,16 +249,18 @@ func issuerFaults(t *testing.T) map[string]struct {
 				elapse(time.Second)
 				_, err = io.WriteString(c, " ")
 			}
-		}}, late},
-		"cut off":           {fault{says: says("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{\"keys\":[", false)}, "unexpected EOF"},
-		"cut off in chunks": {fault{says: says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{\"keys\":[\r\n", false)}, "unexpected EOF"},
-		"only interim":      {fault{says: endless("", "HTTP/1.1 103 Early Hints\r\nLink: "+strings.Repeat("a", 4000)+"\r\n\r\n")}, "1xx|headers exceeded"},
-		"endless head":      {fault{says: endless("HTTP/1.1 200 OK\r\n", "A: "+strings.Repeat("a", 1000)+"\r\n")}, "headers exceeded"},
+		}}, noBody + late},
+		"cut off":           {fault{says: says("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{\"keys\":[", false)}, noBody + "unexpected EOF"},
+		"cut off in chunks": {fault{says: says("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{\"keys\":[\r\n", false)}, noBody + "unexpected EOF"},
+		"only interim":      {fault{says: endless("", "HTTP/1.1 103 Early Hints\r\nLink: "+strings.Repeat("a", 4000)+"\r\n\r\n")}, noHead + ".*(1xx|headers exceeded)"},
+		"endless head":      {fault{says: endless("HTTP/1.1 200 OK\r\n", "A: "+strings.Repeat("a", 1000)+"\r\n")}, noHead + ".*headers exceeded"},
 		"endless body":      {fault{says: endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "10000\r\n"+strings.Repeat(" ", 1<<16)+"\r\n")}, "larger than"},
-		"redirects":         {fault{says: says("HTTP/1.1 302 Found\r\nLocation: https://evil.example/\r\nContent-Length: 0\r\n\r\n", false)}, "status 302"},
-		"asks for login":    {fault{doc: "<!doctype html><title>Log in to the wi-fi</title>"}, "not"},
-		"an empty set":      {fault{doc: doc()}, "no "},
-		"half of a set":     {fault{doc: doc(key("a", "1"))[:200]}, "JSON"},
+		"redirects":         {fault{says: says("HTTP/1.1 302 Found\r\nLocation: https://evil.example/\r\nContent-Length: 0\r\n\r\n", false)}, "answered with status 302, and redirects are not followed"},
+		"is down":           {fault{says: says("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", false)}, "answered with status 503 instead of 200"},
+		"no HTTP":           {fault{says: says("SSH-2.0-OpenSSH_10.0\r\n", false)}, noHead + ".*malformed HTTP"},
+		"asks for login":    {fault{doc: "<!doctype html><title>Log in to the wi-fi</title>"}, `complete \(status 200\), but a page of HTML: not a JWK set`},
+		"an empty set":      {fault{doc: doc()}, unusable + "no key in the set"},
+		"half of a set":     {fault{doc: doc(key("a", "1"))[:200]}, unusable + "not a JWK set: .*JSON is broken at byte"},
 	}
 }
 

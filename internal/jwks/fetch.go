@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -25,6 +26,7 @@ func newClient(c *http.Client) (client *http.Client, owned bool) {
 		owned = true
 		client.Transport = &http.Transport{
 			Proxy:                  tunnel(http.ProxyFromEnvironment),
+			OnProxyConnectResponse: proxyAnswered,
 			DialContext:            (&net.Dialer{Timeout: fetchTimeout}).DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    fetchTimeout,
@@ -58,15 +60,26 @@ func (s *Set) fetch(ctx context.Context) result {
 		return r
 	}
 	r.header = header
-	r.keys, r.skipped, r.err = ParseSet(doc)
+	if r.keys, r.skipped, err = ParseSet(doc); err != nil {
+		r.err = fmt.Errorf("fetch key set: %s: %w", describe(header), err)
+	}
 	r.fetched = s.o.Now()
 	return r
+}
+
+// describe names a document that is of no use. A page is that of a sign-in, a firewall or a wrong address.
+func describe(header http.Header) string {
+	if kind, _, err := mime.ParseMediaType(header.Get("Content-Type")); err == nil && kind == "text/html" {
+		return "the answer is complete (status 200), but a page of HTML"
+	}
+	return "the answer is complete (status 200), but of no use"
 }
 
 func (s *Set) get(ctx context.Context) (doc []byte, header http.Header, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, fetchTimeout, errTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.o.URL, http.NoBody)
+	var p progress
+	req, err := http.NewRequestWithContext(p.follow(ctx), http.MethodGet, s.o.URL, http.NoBody)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the request: %w", withoutURL(err))
 	}
@@ -74,15 +87,18 @@ func (s *Set) get(ctx context.Context) (doc []byte, header http.Header, err erro
 	req.Header.Set("User-Agent", "caddy-tinybird")
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return nil, nil, explain(ctx, withoutEcho(withoutURL(err), req.URL))
+		return nil, nil, p.locate(explain(ctx, withoutEcho(withoutURL(err), req.URL)))
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode/100 == 3 {
+		return nil, nil, fmt.Errorf("the issuer answered with status %d, and redirects are not followed", resp.StatusCode)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, nil, fmt.Errorf("the issuer answered with status %d instead of 200", resp.StatusCode)
 	}
 	doc, err = io.ReadAll(io.LimitReader(resp.Body, s.o.MaxBody+1))
 	if err != nil {
-		return nil, nil, explain(ctx, withoutEcho(err, req.URL))
+		return nil, nil, fmt.Errorf("the issuer answered with status 200, but not with the whole document: %w", explain(ctx, withoutEcho(err, req.URL)))
 	}
 	if int64(len(doc)) > s.o.MaxBody {
 		return nil, nil, fmt.Errorf("the document is larger than %d bytes", s.o.MaxBody)
@@ -92,9 +108,9 @@ func (s *Set) get(ctx context.Context) (doc []byte, header http.Header, err erro
 
 var errTimeout = fmt.Errorf("no complete answer within %v", fetchTimeout)
 
-// explain names our own timeout as the cause, which the transport reports as a bare "context deadline exceeded".
+// explain names our own timeout as the cause, which some of what it waits in reports as a bare "context deadline exceeded".
 func explain(ctx context.Context, err error) error {
-	if errors.Is(context.Cause(ctx), errTimeout) {
+	if errors.Is(context.Cause(ctx), errTimeout) && !errors.Is(err, errTimeout) {
 		return fmt.Errorf("%w: %w", errTimeout, err)
 	}
 	return err

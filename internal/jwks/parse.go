@@ -14,12 +14,11 @@ import (
 	"github.com/MicahParks/jwkset"
 )
 
-// Bounds of an RSA key. RFC 7518 section 3.3 asks for 2048 bits; the upper bound is crypto/tls's and keeps a
-// verification from costing seconds.
-const (
-	minBits = 2048
-	maxBits = 8192
-)
+// MinBits is the least size of an RSA key (RFC 7518 section 3.3).
+const MinBits = 2048
+
+// maxBits is crypto/tls's bound, and keeps a verification from costing seconds.
+const maxBits = 8192
 
 var (
 	errNotASet = errors.New("not a JWK set: a JSON object with an array \"keys\" is needed")
@@ -137,8 +136,8 @@ func checkPurpose(k jwk) error {
 		return errors.New("its alg is not \"RS256\", \"RS384\" or \"RS512\"")
 	case k.ops != nil && !slices.Contains(k.ops, "verify"):
 		return errors.New("its key_ops lack \"verify\"")
-	case k.kid == "" || len(k.kid) > maxKID:
-		return fmt.Errorf("its kid does not have 1 to %d bytes", maxKID)
+	case k.kid == "" || len(k.kid) > MaxKID:
+		return fmt.Errorf("its kid does not have 1 to %d bytes", MaxKID)
 	}
 	return nil
 }
@@ -177,8 +176,8 @@ func decodeUint(s string) ([]byte, error) {
 var errExponent = errors.New("its exponent is not an odd number from 3 to 2147483647")
 
 func checkRSA(pub *rsa.PublicKey) error {
-	if bits := pub.N.BitLen(); bits < minBits || bits > maxBits {
-		return fmt.Errorf("its modulus has %d bits instead of %d to %d", bits, minBits, maxBits)
+	if bits := pub.N.BitLen(); bits < MinBits || bits > maxBits {
+		return fmt.Errorf("its modulus has %d bits instead of %d to %d", bits, MinBits, maxBits)
 	}
 	if pub.N.Bit(0) == 0 {
 		return errors.New("its modulus is even")

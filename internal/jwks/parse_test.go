@@ -66,7 +66,7 @@ func TestParseSetSkipsUnusableKeysOneByOne(t *testing.T) {
 		"no kid":                    fmt.Sprintf(`{"kty":"RSA","n":%q,"e":"AQAB"}`, n),
 		"empty kid":                 with("", n, "AQAB"),
 		"kid no string":             fmt.Sprintf(`{"kty":"RSA","kid":1,"n":%q,"e":"AQAB"}`, n),
-		"long kid":                  with(strings.Repeat("k", maxKID+1), n, "AQAB"),
+		"long kid":                  with(strings.Repeat("k", MaxKID+1), n, "AQAB"),
 		"taken kid":                 key("a", "2"),
 		"1024 bits":                 with("b", b64(modulus(1024, "2")), "AQAB"),
 		"2047 bits":                 with("b", b64(modulus(2047, "2")), "AQAB"),

@@ -14,8 +14,8 @@ var (
 	errCrowd  = errors.New("too many requests wait for the issuer already")
 )
 
-// maxKID bounds a key id in bytes. Clerk's have 31; a longer one is in no set and is not worth a fetch.
-const maxKID = 256
+// MaxKID bounds a key id in bytes. Clerk's have 31; a longer one is in no set and is not worth a fetch.
+const MaxKID = 256
 
 // KeyRead returns the key with the given id. While nothing is loaded, and for an unknown id, it waits for a fetch
 // that all callers share, but never longer than Options.MaxWait or ctx, and not at all if very many wait already. The
@@ -25,8 +25,8 @@ func (s *Set) KeyRead(ctx context.Context, kid string) (jwkset.JWK, error) {
 	if k, ok := s.Peek(kid); ok {
 		return k, nil
 	}
-	if kid == "" || len(kid) > maxKID {
-		return jwkset.JWK{}, fmt.Errorf("%w: a key id has 1 to %d bytes", jwkset.ErrKeyNotFound, maxKID)
+	if kid == "" || len(kid) > MaxKID {
+		return jwkset.JWK{}, fmt.Errorf("%w: a key id has 1 to %d bytes", jwkset.ErrKeyNotFound, MaxKID)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, s.o.MaxWait, errWaited)
 	defer cancel()

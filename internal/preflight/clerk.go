@@ -122,12 +122,19 @@ func describeKeys(f *jwks.Fetched) (kids, described []string) {
 }
 
 func (r *run) parties(c *Clerk) {
-	if c.AuthorizedParties {
-		r.pass(CheckAuthorizedParties, "", "sessions of other sites under your domain are refused")
-		return
+	const anySite = "so a session is accepted whichever site under your domain obtained it"
+	switch {
+	case len(c.AuthorizedParties) == 0:
+		r.warn(CheckAuthorizedParties, "", "not set, "+anySite,
+			"Add `authorized_parties https://app.example.com` with the origins at which your users sign in.")
+	case c.AZP == "off":
+		r.warn(CheckAuthorizedParties, "", list(c.AuthorizedParties)+" are listed, but azp is off, "+anySite,
+			"Remove `azp off`; or write `azp if_present`, if your sessions name no origin.")
+	case c.AZP == "if_present":
+		r.pass(CheckAuthorizedParties, "", "sessions obtained at "+list(c.AuthorizedParties)+" are accepted, and those that name no origin (azp if_present)")
+	default:
+		r.pass(CheckAuthorizedParties, "", "only sessions obtained at "+list(c.AuthorizedParties)+" are accepted")
 	}
-	r.warn(CheckAuthorizedParties, "", "not set, so a session is accepted whichever site under your domain obtained it",
-		"Add `authorized_parties https://app.example.com` with the origins at which your users sign in.")
 }
 
 // secretKey asks Clerk's Backend API for the instance's keys, which changes nothing and tells two things: that the key is good,

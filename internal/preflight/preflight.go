@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -39,7 +40,8 @@ type Clerk struct {
 	ProxyURL          string // of the Frontend API
 	Issuers           []Issuer
 	Pinned            *rsa.PublicKey // jwt_key; nil: the keys are fetched
-	AuthorizedParties bool           // they are listed and looked at
+	AuthorizedParties []string       // the origins that may have obtained a session
+	AZP               string         // "", "strict", "if_present" or "off"
 	ClockSkew         time.Duration
 
 	SecretKey string      // empty: none. A secret: only its kind is looked at
@@ -132,6 +134,7 @@ type run struct {
 
 	report SiteReport
 	skew   time.Duration // that is accepted
+	onTime bool          // an issuer's clock and this machine's agree
 }
 
 // DefaultSkew is how far clocks may differ where nothing else is set.
@@ -155,43 +158,59 @@ const (
 	fixClock = "Set the clock, by NTP."
 )
 
-// clockOffset is how far the clock of a server is ahead of this machine's, given when it was asked and when it answered. A Date has whole
-// seconds, and says nothing of what lies within. ok is false if there is none.
+// clockOffset is how far the clock of a server is ahead of this machine's at the least, given when it was asked and when it answered. A
+// Date has whole seconds, and may be as old as the Age of what a cache kept; nothing is said of what lies within. ok is false if there is
+// no Date.
 func clockOffset(header http.Header, start, stop time.Time) (ahead time.Duration, ok bool) {
 	at, err := http.ParseTime(header.Get("Date"))
 	if err != nil {
 		return 0, false
 	}
+	latest := at.Add(time.Second)
+	if age, err := strconv.ParseUint(header.Get("Age"), 10, 31); err == nil {
+		latest = latest.Add(time.Duration(age) * time.Second)
+	}
 	switch {
 	case at.After(stop):
 		return at.Sub(stop), true
-	case at.Add(time.Second).Before(start):
-		return at.Add(time.Second).Sub(start), true
+	case latest.Before(start):
+		return latest.Sub(start), true
 	default:
 		return 0, true
 	}
 }
 
-// clock compares a server's clock with this machine's. dead is how far this machine may be behind before nothing works at all; 0: it is
-// not known.
+// clock compares a server's clock with this machine's. dead is how far this machine may be behind before nothing works at all; 0: the
+// server is an issuer of sessions, and its clock the one that decides about them.
 func (r *run) clock(who string, header http.Header, start, stop time.Time, skew, dead time.Duration) {
 	ahead, ok := clockOffset(header, start, stop)
 	if !ok {
 		return
 	}
-	behind := "behind"
+	off := ahead.Abs()
+	behind, refused := "behind", "sessions that were just made are refused as not yet valid"
 	if ahead < 0 {
-		behind = "ahead of"
+		behind, refused = "ahead of", "sessions are refused before they have expired"
 	}
-	said := fmt.Sprintf("this machine is %s %s %s", ahead.Abs().Round(time.Second), behind, who)
+	unit := time.Second
+	if off < 10*time.Second {
+		unit = 10 * time.Millisecond
+	}
+	said := fmt.Sprintf("this machine is %s %s %s", off.Round(unit), behind, who)
+	accepted := ", and " + skew.String() + " are accepted (clock_skew)"
 	switch {
 	case dead > 0 && ahead > dead:
 		r.fail(CheckClock, who, said+", so that the tokens it makes have expired when they arrive", fixClock)
-	case ahead.Abs() > skew:
-		r.warn(CheckClock, who, said+", and "+skew.String()+" are accepted (clock_skew)", fixClock)
+	case off > skew && dead > 0 && r.onTime:
+		r.warn(CheckClock, who, said+", though it agrees with those who sign sessions", fixClock)
+	case off > skew:
+		r.fail(CheckClock, who, said+accepted+": "+refused, fixClock)
+	case off >= time.Second:
+		r.warn(CheckClock, who, said+accepted, fixClock)
 	default:
-		r.pass(CheckClock, who, "agrees within "+skew.String())
+		r.pass(CheckClock, who, "agrees within 1s")
 	}
+	r.onTime = r.onTime || dead == 0 && off <= skew
 }
 
 // list names things in a sentence.

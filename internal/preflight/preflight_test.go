@@ -117,6 +117,7 @@ func TestTinybirdAnswers(t *testing.T) {
 		"refuses what is signed": {api{"/v0/pipes/p.json": "403"}, CheckMintedToken, Fail, `the token named "workspace admin token"`},
 		"refuses the key too":    {api{"/v0/pipes/p.json": "403", "/v0/tokens": "403"}, CheckMintedToken, Fail, "and the signing key itself"},
 		"refuses with 401":       {api{"/v0/pipes/p.json": "401"}, CheckMintedToken, Fail, "(401)"},
+		"takes it, but too many": {api{"/v0/pipes/p.json": "429"}, CheckMintedToken, Pass, "accepts a token that the signing key signs; it answered 429"},
 		"a fault":                {api{"/v0/pipes/p.json": "500"}, CheckMintedToken, Fail, "500"},
 		"bad values":             {api{"/v0/pipes/p.json": "400"}, CheckPipe, Warn, "400"},
 		"wants the client's":     {api{"/v0/pipes/p.json": "400", "/v0/pipes/p": required}, CheckPipe, Pass, "a client has to send day"},
@@ -146,7 +147,7 @@ func TestTinybirdAnswers(t *testing.T) {
 			t.Errorf("%s: %+v, want %s %q", name, c, tt.status, tt.text)
 		} else if c.Status == Fail && c.Fix == "" {
 			t.Errorf("%s: %q says no fix", name, c.Message)
-		} else if strings.Contains(c.Message, "429") && (!strings.Contains(c.Fix, "is used up") || strings.Contains(c.Fix, "--timeout")) {
+		} else if c.Status != Pass && strings.Contains(c.Message, "429") && (!strings.Contains(c.Fix, "is used up") || strings.Contains(c.Fix, "--timeout")) {
 			t.Errorf("%s: a limit is used up, and the advice is %q", name, c.Fix)
 		}
 		for _, c := range r.Checks {
@@ -183,9 +184,17 @@ func TestClerkAnswers(t *testing.T) {
 		"another issuer": {"", func(c *Clerk) {
 			c.Instance.FrontendAPI, c.Instance.Issuer = "clerk.other.com", "https://clerk.other.com"
 		}, CheckIssuer, Warn, "clerk.other.com"},
-		"a proxy":         {"", func(c *Clerk) { c.Instance.FrontendAPI, c.ProxyURL = "clerk.other.com", c.Issuers[0].URL }, CheckIssuer, Pass, ""},
-		"anybody":         {"", nil, CheckAuthorizedParties, Warn, "not set"},
-		"some":            {"", func(c *Clerk) { c.AuthorizedParties = true }, CheckAuthorizedParties, Pass, ""},
+		"a proxy": {"", func(c *Clerk) { c.Instance.FrontendAPI, c.ProxyURL = "clerk.other.com", c.Issuers[0].URL }, CheckIssuer, Pass, ""},
+		"anybody": {"", nil, CheckAuthorizedParties, Warn, "not set"},
+		"some": {"", func(c *Clerk) {
+			c.AuthorizedParties = []string{"https://a.example.com", "https://b.example.com"}
+		}, CheckAuthorizedParties, Pass, "only sessions obtained at https://a.example.com, https://b.example.com are accepted"},
+		"some, or none": {"", func(c *Clerk) {
+			c.AuthorizedParties, c.AZP = []string{"https://a.example.com"}, "if_present"
+		}, CheckAuthorizedParties, Pass, "https://a.example.com are accepted, and those that name no origin"},
+		"some, not looked at": {"", func(c *Clerk) {
+			c.AuthorizedParties, c.AZP = []string{"https://a.example.com"}, "off"
+		}, CheckAuthorizedParties, Warn, "azp is off"},
 		"a bad secret":    {"", func(c *Clerk) { c.Backend = backend{err: &bapi.Error{Status: 401, Code: "clerk_key_invalid"}} }, CheckSecretKey, Fail, "clerk_key_invalid"},
 		"no backend":      {"", func(c *Clerk) { c.Backend = backend{err: &bapi.Error{Err: errors.New("timed out")}} }, CheckSecretKey, Fail, "timed out"},
 		"a good secret":   {"", func(c *Clerk) { c.Backend = backend{kids: []string{"ins_1"}} }, CheckSecretKey, Pass, "accepts"},
@@ -242,9 +251,63 @@ func TestClockOffset(t *testing.T) {
 			t.Errorf("%s: %v %v, want %v", date, got, ok, want)
 		}
 	}
+	// What a cache kept has the Date of then, or one that the cache wrote. Only what neither explains is a difference.
+	for date, want := range map[string]time.Duration{
+		"Mon, 04 May 2026 12:25:00 GMT": 0,
+		"Mon, 04 May 2026 12:30:00 GMT": 0,
+		"Mon, 04 May 2026 12:24:50 GMT": -9400 * time.Millisecond,
+		"Mon, 04 May 2026 12:30:10 GMT": 9300 * time.Millisecond,
+	} {
+		if got, ok := clockOffset(http.Header{"Date": {date}, "Age": {"300"}}, start, stop); !ok || got != want {
+			t.Errorf("%s, 300 seconds old: %v %v, want %v", date, got, ok, want)
+		}
+	}
 	for _, date := range []string{"", "yesterday"} {
 		if _, ok := clockOffset(http.Header{"Date": {date}}, start, stop); ok {
 			t.Errorf("%q is a date", date)
+		}
+	}
+}
+
+// TestClock: a clock that is off by more than is accepted has sessions refused, so it fails; one that is off by less is a warning. Clerk's
+// decides, and Tinybird's only where Clerk's is not known, or when tokens have expired as they arrive.
+func TestClock(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 5, 4, 12, 30, 0, 0, time.UTC)
+	const dead = 20 * time.Second
+	type server struct {
+		ahead, skew, dead time.Duration
+	}
+	for name, tt := range map[string]struct {
+		servers []server // the last one is looked at
+		status  Status
+		text    string
+	}{
+		"right":                      {[]server{{0, 5 * time.Second, 0}}, Pass, "agrees within 1s"},
+		"less than a second":         {[]server{{500 * time.Millisecond, 5 * time.Second, 0}}, Pass, "agrees within 1s"},
+		"behind, as is accepted":     {[]server{{3 * time.Second, 5 * time.Second, 0}}, Warn, "is 3s behind clerk.example.com, and 5s are accepted"},
+		"behind, just as accepted":   {[]server{{5 * time.Second, 5 * time.Second, 0}}, Warn, "5s are accepted"},
+		"behind":                     {[]server{{6 * time.Second, 5 * time.Second, 0}}, Fail, "refused as not yet valid"},
+		"ahead":                      {[]server{{-time.Hour, 5 * time.Second, 0}}, Fail, "is 59m59s ahead of clerk.example.com, and 5s are accepted (clock_skew): sessions are refused before"},
+		"more is accepted":           {[]server{{6 * time.Second, time.Minute, 0}}, Warn, "1m0s are accepted"},
+		"none is accepted":           {[]server{{500 * time.Millisecond, 0, 0}}, Fail, "is 500ms behind"},
+		"tinybird's alone":           {[]server{{6 * time.Second, 5 * time.Second, dead}}, Fail, "refused as not yet valid"},
+		"tinybird's, not clerk's":    {[]server{{0, 5 * time.Second, 0}, {6 * time.Second, 5 * time.Second, dead}}, Warn, "though it agrees"},
+		"both":                       {[]server{{6 * time.Second, 5 * time.Second, 0}, {6 * time.Second, 5 * time.Second, dead}}, Fail, "refused as not yet valid"},
+		"what is made has expired":   {[]server{{0, time.Minute, 0}, {21 * time.Second, time.Minute, dead}}, Fail, "have expired when they arrive"},
+		"what is made lives longer":  {[]server{{0, 5 * time.Second, 0}, {-21 * time.Second, 5 * time.Second, dead}}, Warn, "though it agrees"},
+		"another issuer's is no use": {[]server{{0, 5 * time.Second, 0}, {6 * time.Second, 5 * time.Second, 0}}, Fail, "refused as not yet valid"},
+	} {
+		r := run{Checker: New(Options{})}
+		for _, s := range tt.servers {
+			// The Date is exact for one that is asked on the second; of one that is behind, all of its second is allowed for.
+			asked := now.Add(-s.ahead % time.Second)
+			date := asked.Add(s.ahead).Format(http.TimeFormat)
+			r.clock("clerk.example.com", http.Header{"Date": {date}}, asked, asked, s.skew, s.dead)
+		}
+		c := r.report.Checks[len(r.report.Checks)-1]
+		if c.Status != tt.status || !strings.Contains(c.Message, tt.text) || (c.Status != Pass) != (c.Fix != "") {
+			t.Errorf("%s: %+v, want %s %q", name, c, tt.status, tt.text)
 		}
 	}
 }

@@ -129,7 +129,11 @@ func (r *run) mintedToken(ctx context.Context, w *workspace, pipes []tinybird.Pi
 		r.fail(CheckMintedToken, "", fmt.Sprintf("Tinybird answers with status %d", a.status), "Try again later.")
 		return false
 	}
-	r.pass(CheckMintedToken, "", "Tinybird accepts a token that the signing key signs")
+	text := "Tinybird accepts a token that the signing key signs"
+	if a.status == http.StatusTooManyRequests {
+		text += "; it answered 429, because a limit is used up"
+	}
+	r.pass(CheckMintedToken, "", text)
 	return true
 }
 

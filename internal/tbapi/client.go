@@ -10,11 +10,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/seed-32cb3e43/caddy-tinybird/internal/tinybird"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 )
 
 // Bounds of one answer of Tinybird's, in bytes.
@@ -22,9 +20,6 @@ const (
 	MaxDefinition = 4 << 20
 	MaxRows       = 16 << 20
 )
-
-// minPart is the length, in bytes, from which a part of a token is looked for in an error. Shorter ones are in many a text.
-const minPart = 8
 
 // What can be wrong with an answer.
 var (
@@ -94,8 +89,7 @@ func (c *Client) failed(ctx context.Context, err error, token string) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return ErrTimeout
 	}
-	text := err.Error()
-	if tinybird.LooksSecret(text) || slices.ContainsFunc(strings.Split(token, "."), func(part string) bool { return len(part) >= minPart && strings.Contains(text, part) }) {
+	if secret.Holds(err.Error(), token) {
 		err = errEcho
 	}
 	return fmt.Errorf("ask Tinybird at %s: %w", c.Base.Host, err)

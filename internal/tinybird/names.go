@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/secret"
 )
 
 // maxName is the longest name of a pipe or parameter, in bytes.
@@ -36,16 +38,6 @@ func validName(name string) bool {
 	return true
 }
 
-// LooksSecret tells whether text looks like a token or a key of Tinybird's or Clerk's, in the place of something else.
-func LooksSecret(text string) bool {
-	for _, mark := range [...]string{"p.ey", "eyJ", "sk_live_", "sk_test_"} {
-		if strings.Contains(text, mark) {
-			return true
-		}
-	}
-	return false
-}
-
 // Printable is text that others wrote, such as a server in an error, as a terminal may get it: on one line, without codes that steer it.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
@@ -63,7 +55,7 @@ func Printable(text string) string {
 // log, so what looks like a token is not shown.
 func Shown(text string) string {
 	const longest = 64
-	if LooksSecret(text) {
+	if secret.Looks(text) {
 		return "(not shown: it looks like a token)"
 	}
 	if len(text) > longest {

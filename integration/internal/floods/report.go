@@ -2,7 +2,6 @@ package floods
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -77,21 +76,13 @@ func (r *Report) Answered() int {
 // FetchesAllowed is how many fetches of Clerk's keys there may have been: one every ten seconds that requests ask for, and one more.
 func (r *Report) FetchesAllowed() int { return 2 + int(r.Elapsed.Seconds()/10) }
 
-func median(values []float64) float64 {
-	slices.Sort(values)
-	if len(values) == 0 {
-		return 0
-	}
-	return values[len(values)/2]
-}
-
 // over is the median over the rounds of what a round tells of a flood, of good traffic alone and of accepted requests.
 func (r *Report) over(name string, figure func(m, quiet, accepted measurement) float64) float64 {
 	values := make([]float64, 0, len(r.rows[name]))
 	for round, m := range r.rows[name] {
 		values = append(values, figure(m, r.rows[alone][round], r.rows[accepted][round]))
 	}
-	return median(values)
+	return rig.Median(values)
 }
 
 func p99(s sent) float64 { return rig.Quantile(s.took, 0.99).Seconds() * 1e3 }
@@ -104,7 +95,7 @@ func (r *Report) ratio(name, beside string) float64 {
 		quiet := r.rows[alone][round]
 		values = append(values, cpu(m, quiet)/max(cpu(r.rows[beside][round], quiet), 1e-9))
 	}
-	return median(values)
+	return rig.Median(values)
 }
 
 // lateness is good traffic's p99 beside what it is alone, and beside what it is when as many more requests are accepted.

@@ -214,11 +214,3 @@ func FreeAddr(ctx context.Context) (string, error) {
 func Machine() string {
 	return fmt.Sprintf("%d cores, %s/%s, %s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
 }
-
-// Quantile returns the value below which a share of the durations lies; they are sorted.
-func Quantile(sorted []time.Duration, share float64) time.Duration {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[min(len(sorted)-1, int(share*float64(len(sorted))))]
-}

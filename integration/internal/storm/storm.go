@@ -13,7 +13,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -178,42 +177,6 @@ func (st *storm) rage(ctx context.Context) error {
 	return st.settle(ctx, before)
 }
 
-// calm waits until everybody is served, with sessions of the latest key: what went wrong leaves nothing behind.
-func (st *storm) calm(ctx context.Context) error {
-	c, err := st.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { c.Close() }()
-	deadline := time.Now().Add(rig.Patience)
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for n := 0; n < min(20, len(st.sessions)); {
-		s := st.sessions[n*len(st.sessions)/20%len(st.sessions)]
-		s.forget()
-		token, err := st.token(s)
-		if err != nil {
-			return err
-		}
-		got, keep, err := c.Do(raw(http.MethodGet, "/v0/pipes/rows.json?attempt=att_0", http.Header{"Authorization": {"Bearer " + token}}, ""))
-		if !keep {
-			c.Close()
-			if c, err = st.dial(ctx); err != nil {
-				return err
-			}
-		}
-		if err == nil && got.Status == http.StatusOK && owned(s, got) == nil {
-			n++
-			continue
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%s is not served although nothing is wrong: %d %s %w", s.org, got.Status, got.Body, err)
-		}
-		<-tick.C
-	}
-	return nil
-}
-
 func (st *storm) dial(ctx context.Context) (*rig.Conn, error) {
 	return rig.Dial(ctx, st.edge.Addr, &tls.Config{RootCAs: st.roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 }
@@ -240,56 +203,6 @@ func (st *storm) client(ctx, over context.Context, n int, due <-chan time.Time) 
 		began := time.Now()
 		got, err := speaks.do(ctx, a)
 		st.judge(a, got, err, began)
-	}
-}
-
-// settle looks at what only the end can tell.
-func (st *storm) settle(ctx context.Context, before int) error {
-	for _, path := range []string{"/config/", "/metrics", "/debug/vars", "/debug/pprof/cmdline", "/reverse_proxy/upstreams", "/tinybird/status"} {
-		_, text, err := st.edge.Ask(ctx, http.MethodGet, path, "", "")
-		if err != nil {
-			return err
-		}
-		st.Saw("admin "+path, text)
-	}
-	st.report.Fetches = st.stack.Issuer.Fetches()
-	most := 5 + 2*int(st.report.Elapsed.Seconds()+rig.Patience.Seconds())/10
-	if st.report.Fetches > most {
-		st.ledger.wrong("fetches of keys", 0, fmt.Sprintf("%d, at most %d were expected", st.report.Fetches, most))
-	}
-	if err := st.idle(ctx, before); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, rig.Patience)
-	defer cancel()
-	if err := st.edge.Terminate(ctx); err != nil {
-		st.ledger.wrong("the end of the process", 0, err.Error())
-	}
-	st.ledger.close(st.watch)
-	st.report.take(st.ledger)
-	return nil
-}
-
-// idle waits until the goroutines are about as many as in the beginning.
-func (st *storm) idle(ctx context.Context, before int) error {
-	const slack = 30 // connections that are kept, to Redis and Tinybird
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.Now().Add(rig.Patience)
-	for {
-		n, err := st.edge.Goroutines(ctx)
-		if err != nil {
-			return err
-		}
-		st.report.GoroutinesBefore, st.report.GoroutinesAfter = before, n
-		if n <= before+slack {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			st.ledger.wrong("goroutines", 0, fmt.Sprintf("%d in the beginning, %d in the end", before, n))
-			return nil
-		}
-		<-tick.C
 	}
 }
 
@@ -320,115 +233,4 @@ func (st *storm) atTinybird(r *http.Request) *devstack.Fault {
 		st.ledger.struck(id, name)
 	}
 	return f
-}
-
-// disturb lets one thing after the other go wrong, each for a while, in an order that the seed says.
-func (st *storm) disturb(ctx, over context.Context) error {
-	rng := rand.New(rand.NewPCG(st.Seed, 1<<32)) //nolint:gosec // see client
-	all := st.disturbances()
-	slot := max(st.Duration/200, min(3*time.Second, st.Duration/time.Duration(len(all)+2)))
-	for {
-		rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		for _, d := range all {
-			if !wait(over, slot/3) {
-				return nil
-			}
-			if err := d.begin(ctx); err != nil {
-				return fmt.Errorf("%s: %w", d.name, err)
-			}
-			wait(over, slot*2/3)
-			if err := d.end(ctx); err != nil {
-				return fmt.Errorf("%s: %w", d.name, err)
-			}
-			st.report.disturbed(d.name)
-		}
-	}
-}
-
-// reload loads a config again and again, and now and then one that is rejected.
-func (st *storm) reload(ctx, over context.Context) error {
-	every := min(2*time.Second, st.Duration/10)
-	for n := 1; wait(over, every); n++ {
-		if n%3 == 0 {
-			bad := st.rejected()
-			status, answer, err := st.edge.Load(ctx, bad[n/3%len(bad)])
-			if err != nil {
-				return err
-			}
-			st.Saw("a rejected config's error", answer)
-			if status == http.StatusOK {
-				st.ledger.wrong("reload", 0, "a config that should be rejected was accepted")
-			}
-			st.report.Rejected++
-		}
-		status, answer, err := st.edge.Load(ctx, st.generation(n))
-		if err != nil {
-			return err
-		}
-		if status != http.StatusOK {
-			st.ledger.wrong("reload", 0, answer)
-		}
-		st.report.Reloads++
-	}
-	return nil
-}
-
-// sample takes the figures that have to be flat.
-func (st *storm) sample(ctx, over context.Context) error {
-	for wait(over, max(time.Second, st.Duration/60)) {
-		goroutines, err := st.edge.Goroutines(ctx)
-		if err != nil {
-			return err
-		}
-		heap, err := st.edge.Heap(ctx)
-		if err != nil {
-			return err
-		}
-		_, metrics, err := st.edge.Ask(ctx, http.MethodGet, "/metrics", "", "")
-		if err != nil {
-			return err
-		}
-		rss, _ := st.edge.RSS() // Linux only; shown, and nothing depends on it
-		st.report.Samples = append(st.report.Samples, Sample{Goroutines: goroutines, Heap: heap, RSS: int(rss), Series: strings.Count(metrics, "\n")})
-		st.Say(fmt.Sprintf("%d requests, %d wrong; heap %.1f MiB, resident %.0f MiB, %d goroutines",
-			st.ledger.count(), st.ledger.wrongs(), mib(heap), mib(int(rss)), goroutines))
-	}
-	st.flat("goroutines", 64, func(s Sample) int { return s.Goroutines })
-	st.flat("heap", 16<<20, func(s Sample) int { return s.Heap })
-	st.flat("lines of metrics", 20, func(s Sample) int { return s.Series })
-	return nil
-}
-
-// flat compares the last third with the second.
-func (st *storm) flat(what string, slack int, figure func(Sample) int) {
-	all := st.report.Samples
-	if len(all) < 6 {
-		return
-	}
-	second, last := middle(all[len(all)/3:len(all)*2/3], figure), middle(all[len(all)*2/3:], figure)
-	st.report.Flat = append(st.report.Flat, Flat{What: what, Second: second, Last: last})
-	if last > second+second/5+slack {
-		st.ledger.wrong(what, 0, fmt.Sprintf("%d in the second third, %d in the last", second, last))
-	}
-}
-
-func middle(samples []Sample, figure func(Sample) int) int {
-	values := make([]int, 0, len(samples))
-	for _, s := range samples {
-		values = append(values, figure(s))
-	}
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
-// wait waits for a while and says whether there is any left.
-func wait(over context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-over.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
