@@ -72,8 +72,7 @@ func loadTransport(ctx caddy.Context, raw json.RawMessage, base *url.URL) (*tran
 	t.HTTPTransport = guest
 	guest.Transport.DialContext = dialing(guest.Transport.DialContext)
 	_, proxy := settings["network_proxy"] // Caddy has taken it away from the loaded module
-	_, oldProxy := settings["forward_proxy_url"]
-	if proxy || oldProxy {
+	if proxy || guest.ForwardProxyURL != "" {
 		return &t, nil
 	}
 	if guest.TLS == nil {

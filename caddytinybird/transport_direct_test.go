@@ -124,11 +124,13 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 		// with rows of its own.
 		for _, base := range []string{"http://10.0.0.1:7181", "http://tinybird.internal"} {
 			r := httptest.NewRequest(http.MethodGet, base, http.NoBody)
-			got := loaded(t, base, "")
-			if u, err := got.Transport.Proxy(r); u != nil || err != nil || got.direct == nil {
-				t.Errorf("%s: proxy %v, %v", base, u, err)
+			for _, raw := range []string{"", `{"protocol":"http","forward_proxy_url":""}`} { // "" is none to Caddy, which then asks the environment
+				got := loaded(t, base, raw)
+				if u, err := got.Transport.Proxy(r); u != nil || err != nil || got.direct == nil {
+					t.Errorf("%s %s: proxy %v, %v", base, raw, u, err)
+				}
 			}
-			got = loaded(t, base, `{"protocol":"http","network_proxy":{"from":"url","url":"http://proxy.internal:3128"}}`)
+			got := loaded(t, base, `{"protocol":"http","network_proxy":{"from":"url","url":"http://proxy.internal:3128"}}`)
 			if u, err := got.Transport.Proxy(r); u == nil || u.Host != "proxy.internal:3128" || err != nil {
 				t.Errorf("%s: the configured proxy is not used: %v, %v", base, u, err)
 			}

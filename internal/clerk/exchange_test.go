@@ -22,6 +22,7 @@ type fakeBackend struct {
 	err     error
 	takes   time.Duration
 	calls   atomic.Int64
+	refresh string // the only refresh token that is good; empty: all are
 }
 
 func (b *fakeBackend) HandshakePayload(context.Context, string) ([]string, error) {
@@ -30,7 +31,11 @@ func (b *fakeBackend) HandshakePayload(context.Context, string) ([]string, error
 	return b.cookies, b.err
 }
 
-func (b *fakeBackend) RefreshSession(ctx context.Context, _ bapi.Refresh) ([]string, error) {
+func (b *fakeBackend) RefreshSession(ctx context.Context, r bapi.Refresh) ([]string, error) {
+	if b.refresh != "" && r.RefreshToken != b.refresh {
+		b.calls.Add(1)
+		return nil, &bapi.Error{Status: http.StatusUnauthorized, Code: "refresh_token_invalid"}
+	}
 	return b.HandshakePayload(ctx, "")
 }
 
@@ -248,6 +253,27 @@ func TestAttackFloodOfRefreshes(t *testing.T) {
 		}
 		s.Close()
 	})
+}
+
+// Attack: who has found an expired token of somebody's session, such as in a log, but no refresh token, shows it again and again, so that
+// its owner's session is not renewed.
+func TestAttackRefusedRefreshesOfAnothersSession(t *testing.T) {
+	t.Parallel()
+	now := testNow.Unix()
+	expired := sign(t, keyA(), testHeader(nil), testClaims(object{"iat": now - 120, "nbf": now - 130, "exp": now - 60}))
+	b := &fakeBackend{cookies: []string{"__session=" + goodToken(t)}, refresh: "r1"}
+	s := newTestSite(t, b, standing)
+	show := func(refresh string) *Outcome {
+		return visitWith(t, s, "empty", "__session="+expired, "__client_uat=1", "__refresh"+testSuffix+"="+refresh)
+	}
+	for n := range int64(2 * sessionBurst) {
+		if o := show(fmt.Sprintf("guess%d", n)); o.Status != SignedOut || b.calls.Load() != n+1 {
+			t.Fatalf("%d: %s, Clerk was asked %d times", n, o.Status, b.calls.Load())
+		}
+	}
+	if o := show("r1"); o.Status != SignedIn {
+		t.Errorf("the owner: %s %s", o.Status, o.Reason)
+	}
 }
 
 // TestManyWithOneExpiredSession: all that a page loads at once shows one session, which is renewed once for each site that it is shown to.

@@ -103,6 +103,8 @@ var errorCode = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
 func refreshReason(err error) string {
 	e, ok := errors.AsType[*bapi.Error](err)
 	switch {
+	case errors.Is(err, errOften):
+		return "too-often"
 	case !ok, e.Status == 0, e.Code == "unexpected_error":
 		return "fetch-error"
 	case errorCode.MatchString(e.Code):
@@ -215,7 +217,7 @@ func (e *exchanges) do(key digest, session string, ask func() exchanged) exchang
 	return got
 }
 
-// spent counts the exchanges of a session that Clerk has answered. What is of none has a count of its own.
+// spent counts the exchanges of a session that Clerk has granted. What is of none has a count of its own.
 func (e *exchanges) spent(session string) *rate.Limiter {
 	l, ok := (*rate.Limiter)(nil), false
 	if session != "" {
@@ -245,11 +247,11 @@ func (e *exchanges) ask(spent *rate.Limiter, ask func() exchanged) (got exchange
 		return exchanged{err: errTooMany}, false
 	}
 	got = ask()
-	away := got.err != nil && isAway(got.err)
-	if !away {
+	switch {
+	case got.err == nil:
 		spent.ReserveN(e.now(), 1) // also if there is none left, because others of it were under way
-	}
-	if got.err != nil && !away {
+	case !isAway(got.err):
+		// Not the session's: whoever found an expired token of it could keep its owner from renewing it.
 		e.refused.AllowN(e.now(), 1)
 	}
 	return got, true
