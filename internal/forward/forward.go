@@ -13,6 +13,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
@@ -167,16 +168,20 @@ func (x *exchange) send(ctx context.Context, q *Request) (*http.Response, error)
 }
 
 // renewing returns the context of a request whose credential is renewed as soon as there is a connection for it: the transport has
-// requests wait for one if the operator bounds their number. It writes the header after that.
+// requests wait for one if the operator bounds their number. It writes the header after that. When it repeats a request on another
+// connection, HTTP/2 can still be reading the header for the first one, so it is not touched then.
 func renewing(ctx context.Context, renew func() (string, error), h http.Header) context.Context {
 	if renew == nil {
 		return ctx
 	}
+	var first sync.Once
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
-		token, err := renew()
-		if now := bearer + token; err == nil && now != h["Authorization"][0] {
-			h["Authorization"] = []string{now}
-		}
+		first.Do(func() {
+			token, err := renew()
+			if now := bearer + token; err == nil && now != h["Authorization"][0] {
+				h["Authorization"] = []string{now}
+			}
+		})
 	}})
 }
 
