@@ -116,8 +116,18 @@ func TestAttackRefreshGivesAnotherUser(t *testing.T) {
 // gets nothing. They must not be asked about faster than what is promised, however they come.
 func TestAttackFloodOfNonces(t *testing.T) {
 	t.Parallel()
+	for _, refusal := range []*bapi.Error{
+		{Status: http.StatusNotFound, Code: "resource_not_found"},
+		{Status: http.StatusTooManyRequests, Code: "too_many_requests"}, // which going on would only prolong
+	} {
+		t.Run(refusal.Code, func(t *testing.T) { t.Parallel(); floodOfNonces(t, refusal) })
+	}
+}
+
+func floodOfNonces(t *testing.T, refusal *bapi.Error) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &fakeBackend{err: &bapi.Error{Status: http.StatusNotFound, Code: "resource_not_found"}, takes: 100 * time.Millisecond}
+		b := &fakeBackend{err: refusal, takes: 100 * time.Millisecond}
 		s := newTestSite(t, b, time.Now)
 		start := time.Now()
 		var all sync.WaitGroup

@@ -250,11 +250,17 @@ func (e *exchanges) ask(spent *rate.Limiter, ask func() exchanged) (got exchange
 	switch {
 	case got.err == nil:
 		spent.ReserveN(e.now(), 1) // also if there is none left, because others of it were under way
-	case !isAway(got.err):
+	case !isAway(got.err) || isLimited(got.err):
 		// Not the session's: whoever found an expired token of it could keep its owner from renewing it.
 		e.refused.AllowN(e.now(), 1)
 	}
 	return got, true
+}
+
+// isLimited reports whether Clerk was asked too often already. To go on asking could keep it so.
+func isLimited(err error) bool {
+	e, ok := errors.AsType[*bapi.Error](err)
+	return ok && e.Status == http.StatusTooManyRequests
 }
 
 // exchangeKey tells exchanges apart. Each part is hashed with its length, so that none can reach into the next.
