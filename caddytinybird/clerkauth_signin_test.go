@@ -251,14 +251,16 @@ func TestWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	const clerk = "https://clerk.example.com/v1/client/handshake?"
 	for location, want := range map[string]string{
-		"https://app.example.com/a":                                                                            "https://app.example.com/a",
-		"https://app.example.com/a?access=T&b=1":                                                               "https://app.example.com/a?b=1",
-		"https://app.example.com/a?b=1&%61ccess=T":                                                             "https://app.example.com/a?b=1",
-		clerk + "a=b&__session=T&__clerk_db_jwt=T":                                                             clerk + "a=b",
-		clerk + "redirect_url=https%3A%2F%2Fx%2F&a=b":                                                          clerk + "redirect_url=https%3A%2F%2Fx%2F&a=b",
-		clerk + "redirect_url=https%3A%2F%2Fx%2F%3Fa%3Db":                                                      clerk + "redirect_url=https%3A%2F%2Fx%2F%3Fa%3Db",
-		clerk + "redirect_url=https%3A%2F%2Fx%2F%3Faccess%3DT%26b%3D1%26access%3DT%26%2561ccess%3DT&a=b":       clerk + "redirect_url=https%3A%2F%2Fx%2F%3Fb%3D1&a=b",
-		"https://app.example.com/in?__clerk_redirect_url=https%3A%2F%2Fx%2F%3Faccess%3DT%26b%3D1&access=T&c=d": "https://app.example.com/in?__clerk_redirect_url=https%3A%2F%2Fx%2F%3Fb%3D1&c=d",
+		"https://app.example.com/a":                                                                                                 "https://app.example.com/a",
+		"https://app.example.com/a?access=T&b=1":                                                                                    "https://app.example.com/a?b=1",
+		"https://app.example.com/a?b=1&%61ccess=T":                                                                                  "https://app.example.com/a?b=1",
+		clerk + "a=b&__session=T&__clerk_db_jwt=T":                                                                                  clerk + "a=b",
+		clerk + "redirect_url=https%3A%2F%2Fx%2F&a=b":                                                                               clerk + "redirect_url=https%3A%2F%2Fx%2F&a=b",
+		clerk + "redirect_url=https%3A%2F%2Fx%2F%3Fa%3Db":                                                                           clerk + "redirect_url=https%3A%2F%2Fx%2F%3Fa%3Db",
+		clerk + "redirect_url=https%3A%2F%2Fx%2F%3Faccess%3DT%26b%3D1%26access%3DT%26%2561ccess%3DT&a=b":                            clerk + "redirect_url=https%3A%2F%2Fx%2F%3Fb%3D1&a=b",
+		"https://app.example.com/in?__clerk_redirect_url=https%3A%2F%2Fx%2F%3Faccess%3DT%26b%3D1&access=T&c=d":                      "https://app.example.com/in?__clerk_redirect_url=https%3A%2F%2Fx%2F%3Fb%3D1&c=d",
+		"https://app.example.com/in?__clerk_redirect_url=https%3A%2F%2Fsat%2F%3F__clerk_db_jwt%3DT%26b%3D1%26__clerk_handshake%3DT": "https://app.example.com/in?__clerk_redirect_url=https%3A%2F%2Fsat%2F%3Fb%3D1",
+		"https://sat.example.com/?__clerk_handshake=T&b=1&__clerk_handshake_nonce=T":                                                "https://sat.example.com/?b=1",
 	} {
 		if got := withoutSecrets(location, []string{"access"}); got != want {
 			t.Errorf("%s: %s, want %s", location, got, want)

@@ -26,6 +26,9 @@ var handshakeParams = []string{
 	"__clerk_db_jwt", "__dev_session", "__clerk_handshake", "__clerk_handshake_nonce", "__clerk_help", "__clerk_synced",
 }
 
+// sessionParams are those of Clerk's in URLs that are credentials.
+var sessionParams = []string{"__session", "__clerk_db_jwt", "__dev_session", "__clerk_handshake", "__clerk_handshake_nonce"}
+
 // sendsToSignIn reports whether a request is one that signing in may help, by a browser that can do it and return.
 func (h *ClerkAuth) sendsToSignIn(r *http.Request, o *clerk.Outcome, at *url.URL) bool {
 	return h.redirect != nil && at.Host != "" && o.Refusal.Status == http.StatusUnauthorized && clerk.IsDocument(r)
@@ -76,13 +79,13 @@ func withoutParams(query string, lists ...[]string) string {
 }
 
 // withoutSecrets is a URL for a log: without what Clerk is told about the browser's session, and without the query parameters that
-// may hold a session token on the site itself, also where the browser is to return to.
+// may hold a session token on the site itself, also where the browser is to return to or comes from.
 func withoutSecrets(location string, private []string) string {
 	base, query, ok := strings.Cut(location, "?")
 	if !ok {
 		return location
 	}
-	pairs := strings.Split(withoutParams(query, []string{"__session", "__clerk_db_jwt"}, private), "&")
+	pairs := strings.Split(withoutParams(query, sessionParams, private), "&")
 	for i, pair := range pairs {
 		name, value, _ := strings.Cut(pair, "=")
 		if name != paramReturn && name != "__clerk_redirect_url" {
@@ -90,7 +93,7 @@ func withoutSecrets(location string, private []string) string {
 		}
 		back, err := url.QueryUnescape(value)
 		path, asked, _ := strings.Cut(back, "?")
-		if kept := withoutParams(asked, private); err == nil && kept != asked {
+		if kept := withoutParams(asked, sessionParams, private); err == nil && kept != asked {
 			pairs[i] = name + "=" + url.QueryEscape(path+"?"+kept)
 		}
 	}

@@ -84,6 +84,8 @@ var headerCases = []rawCase{
 	{"upgrade without connection", getLive + "$AUTHUpgrade: h2c\n\n", []int{400}, nothing},
 	{"connection upgrade alone", getLive + "$AUTHConnection: keep-alive, UPGRADE\n\n", []int{400}, nothing},
 	{"header over the limit", getLive + "$AUTHX: " + strings.Repeat("a", 1<<20) + "\n\n", []int{431}, nothing},
+	{"header just over the default", getLive + "$AUTHX: " + strings.Repeat("a", 21<<10) + "\n\n", []int{431}, nothing},
+	{"header below the default", getLive + "$AUTHX: " + strings.Repeat("a", 12<<10) + "\n\n", served, forAda},
 }
 
 // targetCases are about where a request goes.

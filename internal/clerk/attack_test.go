@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"net/url"
 	"runtime"
 	"strings"
 	"testing"
@@ -319,5 +320,24 @@ func TestAttackOpaque(t *testing.T) {
 	t.Parallel()
 	for _, token := range []string{"mt_valid", "oat_valid", "ak_valid"} {
 		refusal(t, verify(t, newVerifier(t, Config{}), token), apierr.TokenWrongType, reasonTokenInvalid)
+	}
+}
+
+// Attack: a URL of very many parameters, which anybody can have sent through a handshake. Writing it anew takes memory by its length, and
+// not by the square of it.
+func TestAttackManyParameters(t *testing.T) { //nolint:paralleltest // what others allocate would count
+	u := &url.URL{Scheme: "https", Host: "app.example.com", Path: "/", RawQuery: strings.Repeat("\xff&", 8<<10)}
+	taken := func(do func()) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		do()
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	if n := taken(func() { _ = without(u) }); n > 8<<20 {
+		t.Errorf("%d bytes for a query of %d", n, len(u.RawQuery))
+	}
+	if n := taken(func() { _ = with(u) }); n > 8<<20 {
+		t.Errorf("%d bytes for a query of %d", n, len(u.RawQuery))
 	}
 }

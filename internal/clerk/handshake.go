@@ -72,7 +72,7 @@ func (s *Site) handshakeURL(r *visit, d *decision) string {
 	if t := s.target(r.at); t.wanted {
 		q.add("organization_id", t.organization)
 	}
-	return s.frontendAPI(r.at) + "/v1/client/handshake?" + q.text
+	return s.frontendAPI(r.at) + "/v1/client/handshake?" + q.text.String()
 }
 
 func (s *Site) frontendAPI(at *url.URL) string {

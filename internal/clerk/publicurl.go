@@ -105,10 +105,10 @@ func without(u *url.URL, names ...string) string {
 		}
 	}
 	text := origin(u) + pathOf(u)
-	if kept.text == "" {
+	if kept.text.Len() == 0 {
 		return text
 	}
-	return text + "?" + kept.text
+	return text + "?" + kept.text.String()
 }
 
 // pathOf is the path as the browser wrote it, also with the two characters that browsers leave alone and net/url escapes.
@@ -167,14 +167,16 @@ func unescapeForm(text string) string {
 	return strings.ToValidUTF8(b.String(), "�")
 }
 
-// form writes a query as JavaScript's URLSearchParams does.
-type form struct{ text string }
+// form writes a query as JavaScript's URLSearchParams does. A query that a client sends can have very many parameters.
+type form struct{ text strings.Builder }
 
 func (f *form) add(name, value string) {
-	if f.text != "" {
-		f.text += "&"
+	if f.text.Len() > 0 {
+		f.text.WriteByte('&')
 	}
-	f.text += escapeForm(name) + "=" + escapeForm(value)
+	f.text.WriteString(escapeForm(name))
+	f.text.WriteByte('=')
+	f.text.WriteString(escapeForm(value))
 }
 
 var formEscaper = strings.NewReplacer("~", "%7E", "%2A", "*")

@@ -79,5 +79,5 @@ func with(u *url.URL, add ...param) string {
 	if path == "" {
 		path = "/"
 	}
-	return originOf(origin(u)) + path + "?" + q.text
+	return originOf(origin(u)) + path + "?" + q.text.String()
 }

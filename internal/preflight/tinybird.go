@@ -33,11 +33,12 @@ func (a answer) refused() bool {
 }
 
 const (
-	fixSigningKey = "It has to be the token named `workspace admin token` (`admin token` in Classic and Local) of that workspace, not the one named `admin` with an e-mail address; and upstream the address of its region."
-	fixReach      = "Check `upstream` (or the region of the signing key), `transport`, and that this machine reaches that address."
-	fixAgain      = "Try again, and give it more time with --timeout if that is what it needs."
-	fixLimited    = "A limit of the workspace's plan, or of a token, is used up. Try again later; Tinybird shows what was used."
-	fixPublish    = "Correct the name, publish the pipe as an endpoint, or take it out of the config."
+	fixSigningKey = "It has to be the token named `workspace admin token` (`admin token` in Classic and Local) of that workspace, " +
+		"not the one named `admin` with an e-mail address; and upstream the address of its region."
+	fixReach   = "Check `upstream` (or the region of the signing key), `transport`, and that this machine reaches that address."
+	fixAgain   = "Try again, and give it more time with --timeout if that is what it needs."
+	fixLimited = "A limit of the workspace's plan, or of a token, is used up. Try again later; Tinybird shows what was used."
+	fixPublish = "Correct the name, publish the pipe as an endpoint, or take it out of the config."
 )
 
 // tinybird checks what a site serves.
