@@ -160,6 +160,7 @@ func TestP5ConfigsFailClosed(t *testing.T) {
 		"public http":           func(h *Handler) { h.Upstream = "http://api.tinybird.co" },
 		"other transport":       func(h *Handler) { h.TransportRaw = []byte(`{"protocol":"fastcgi"}`) },
 		"endless transport":     func(h *Handler) { h.TransportRaw = []byte(`{"protocol":"http","read_timeout":0}`) },
+		"HTTP/3 to Tinybird":    func(h *Handler) { h.TransportRaw = []byte(`{"protocol":"http","versions":["1.1","3"]}`) },
 		"proxy protocol":        func(h *Handler) { h.TransportRaw = []byte(`{"protocol":"http","proxy_protocol":"v1"}`) },
 		"TLS to http":           func(h *Handler) { h.TransportRaw = []byte(`{"protocol":"http","tls":{}}`) },
 	} {

@@ -172,6 +172,9 @@ func transportSettings(raw json.RawMessage, base *url.URL) (map[string]json.RawM
 		if err := mergeKeepAlive(settings, pool); err != nil {
 			return nil, err
 		}
+		if err := checkVersions(settings["versions"]); err != nil {
+			return nil, err
+		}
 		if protocol := string(settings["protocol"]); protocol != `"http"` {
 			return nil, fmt.Errorf("the protocol %s is not supported; Tinybird is asked over http", protocol)
 		}
@@ -185,6 +188,21 @@ func transportSettings(raw json.RawMessage, base *url.URL) (map[string]json.RawM
 		return nil, errors.New("TLS settings have no effect on an http:// upstream; make the upstream https:// or remove them")
 	}
 	return settings, nil
+}
+
+// checkVersions refuses HTTP/3. When its config is replaced Caddy closes all connections of that transport at once, with the requests
+// that wait on them; those of the other versions are closed when they are idle.
+func checkVersions(raw json.RawMessage) error {
+	var versions []string
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &versions); err != nil {
+			return fmt.Errorf("versions: %w", err)
+		}
+	}
+	if slices.Contains(versions, "3") {
+		return errors.New("versions 3 would break off requests to Tinybird whenever a config is loaded; remove it, or write `versions 2`")
+	}
+	return nil
 }
 
 // mergeKeepAlive keeps the default size of the pool where the operator sets only other things about it.

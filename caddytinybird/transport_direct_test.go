@@ -82,7 +82,6 @@ func TestSettingsThatKeepTheTransport(t *testing.T) {
 		"HTTP/1.1 and 2":              {"https://api.tinybird.co", `{"versions":["1.1","2"]}`, false},
 		"HTTP/2":                      {"https://api.tinybird.co", `{"versions":["2"]}`, false},
 		"HTTP/2 without TLS":          {"http://127.0.0.1:7181", `{"versions":["h2c"]}`, false},
-		"HTTP/3":                      {"https://api.tinybird.co", `{"versions":["3"]}`, false},
 		"a proxy":                     {"https://api.tinybird.co", `{"network_proxy":{"from":"url","url":"http://127.0.0.1:3128"}}`, false},
 		"no proxy of the environment": {"https://api.tinybird.co", `{"network_proxy":{"from":"none"}}`, false},
 		"a proxy of the request's":    {"https://api.tinybird.co", `{"network_proxy":{"from":"url","url":"{http.request.header.x-proxy}"}}`, false},

@@ -75,6 +75,9 @@ func TestClosedSetStaysReadable(t *testing.T) {
 		if s.Refresh(t.Context()) {
 			t.Error("a closed set changed")
 		}
+		if s.Confirmed() {
+			t.Error("a closed set says that a wrong signature is the token's fault")
+		}
 		if d := time.Since(begin); d != 0 {
 			t.Errorf("it took %v", d)
 		}

@@ -229,8 +229,16 @@ func (s *Set) Generation() uint64 {
 }
 
 // Confirmed says whether the present keys came from the issuer. While they are only the store's, a key that is
-// missing or does not match proves nothing about a token: the issuer may have rotated while this process was away.
-func (s *Set) Confirmed() bool { return s.snap.Load().confirmed() }
+// missing or does not match proves nothing about a token: the issuer may have rotated while this process was away. Nor
+// does it when the set is closed, and learns of no new keys.
+func (s *Set) Confirmed() bool {
+	select {
+	case <-s.stopped:
+		return false
+	default:
+		return s.snap.Load().confirmed()
+	}
+}
 
 // Status reports what the set holds and how its last fetch went.
 func (s *Set) Status() Status {
