@@ -166,13 +166,10 @@ func transportSettings(raw json.RawMessage, base *url.URL) (map[string]json.RawM
 		if err := json.Unmarshal(raw, &settings); err != nil {
 			return nil, fmt.Errorf("settings: %w", err)
 		}
-		if _, ok := settings["proxy_protocol"]; ok {
-			return nil, errors.New("proxy_protocol would tell Tinybird the client's address, and Tinybird does not speak it; remove it")
-		}
 		if err := mergeKeepAlive(settings, pool); err != nil {
 			return nil, err
 		}
-		if err := checkVersions(settings["versions"]); err != nil {
+		if err := checkSettings(settings); err != nil {
 			return nil, err
 		}
 		if protocol := string(settings["protocol"]); protocol != `"http"` {
@@ -190,15 +187,19 @@ func transportSettings(raw json.RawMessage, base *url.URL) (map[string]json.RawM
 	return settings, nil
 }
 
-// checkVersions refuses HTTP/3. When its config is replaced Caddy closes all connections of that transport at once, with the requests
-// that wait on them; those of the other versions are closed when they are idle.
-func checkVersions(raw json.RawMessage) error {
+// checkSettings refuses what would do harm.
+func checkSettings(settings map[string]json.RawMessage) error {
+	if _, ok := settings["proxy_protocol"]; ok {
+		return errors.New("proxy_protocol would tell Tinybird the client's address, and Tinybird does not speak it; remove it")
+	}
 	var versions []string
-	if len(raw) > 0 {
+	if raw := settings["versions"]; len(raw) > 0 {
 		if err := json.Unmarshal(raw, &versions); err != nil {
 			return fmt.Errorf("versions: %w", err)
 		}
 	}
+	// When its config is replaced Caddy closes all connections of HTTP/3 at once, with the requests that wait on them; those of the other
+	// versions are closed when they are idle.
 	if slices.Contains(versions, "3") {
 		return errors.New("versions 3 would break off requests to Tinybird whenever a config is loaded; remove it, or write `versions 2`")
 	}
