@@ -190,7 +190,7 @@ func (s *Site) Authenticate(r *http.Request, at *url.URL) *Outcome {
 func (s *Site) shake(r *visit, d *decision, o *Outcome) {
 	count := redirectCount(r.Header)
 	o.Location = ""
-	if !s.handshake || !IsDocument(r.Request) || r.at.Host == "" || count >= maxRedirects || len(r.at.RawQuery) > maxLocation {
+	if !s.handshake || !IsDocument(r.Request) || r.at.Host == "" || count >= maxRedirects {
 		return
 	}
 	to := d.location
