@@ -110,14 +110,19 @@ type asked struct {
 	places   int // how many the tenant may have under way; 0: any number
 }
 
-// renew sees that the token is good for use, after a wait that may have been longer than its life.
-func (h *Handler) renew(a *asked) error {
-	token, _, err := h.minter.Mint(a.grant, a.rps)
+// mint returns a token that is good now.
+func (h *Handler) mint(grant *tinybird.Grant, rps int) (string, error) {
+	token, _, err := h.minter.Mint(grant, rps)
 	if err != nil {
-		return cannotMint(err)
+		return "", cannotMint(err)
 	}
-	a.token = token
-	return nil
+	return token, nil
+}
+
+// renew sees that the token is good for use, after a wait that may have been longer than its life.
+func (h *Handler) renew(a *asked) (err error) {
+	a.token, err = h.mint(a.grant, a.rps)
+	return err
 }
 
 // renewing returns what mints the question's token when there is a connection for it; nil where none waits for one.
@@ -125,10 +130,7 @@ func (h *Handler) renewing(grant *tinybird.Grant, rps int) func() (string, error
 	if h.direct != nil {
 		return nil
 	}
-	return func() (string, error) {
-		token, _, err := h.minter.Mint(grant, rps)
-		return token, err
-	}
+	return func() (string, error) { return h.mint(grant, rps) }
 }
 
 // share answers the request with an answer that others have, too. It reports false if the request has to be forwarded by itself.
@@ -151,6 +153,7 @@ func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a *
 		RawQuery: question.RawQuery,
 		Body:     question.Body,
 		Client:   sharedHeader(r.Header, key.Encoding),
+		Renew:    h.renewing(grant, a.rps),
 	}
 	places, rps := a.places, a.rps
 	out, err := h.sharing.store.Serve(r.Context(), w, share.Request{
@@ -164,9 +167,8 @@ func (h *Handler) share(w http.ResponseWriter, r *http.Request, x *exchange, a *
 			}
 			defer place.Leave()
 			asking := up
-			asking.Renew = h.renewing(grant, rps)
-			if asking.Token, _, err = h.minter.Mint(grant, rps); err != nil { // the request may have waited for another fetch before
-				return forward.Outcome{}, cannotMint(err)
+			if asking.Token, err = h.mint(grant, rps); err != nil { // the request may have waited for another fetch before
+				return forward.Outcome{}, err
 			}
 			return h.forwarder.Forward(ownContext(ctx), w, asking)
 		},

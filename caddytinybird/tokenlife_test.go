@@ -36,6 +36,21 @@ func (e *edge) tokensUsed() uint64 {
 	return s.Hits + s.Misses
 }
 
+// holdsFirst has Tinybird keep the first request waiting until the channel is closed.
+func (e *edge) holdsFirst() (goOn chan struct{}) {
+	first, goOn := make(chan struct{}, 1), make(chan struct{})
+	first <- struct{}{}
+	e.stack.API.Fail(func(*http.Request) *devstack.Fault {
+		select {
+		case <-first:
+			<-goOn
+		default:
+		}
+		return nil
+	})
+	return goOn
+}
+
 // Attack: a client takes longer over its body than a minted token lives, so that Tinybird refuses the edge's own token. The client would
 // be told that only the operator can help, and the operator that the signing key is wrong.
 func TestAttackBodyOutlivesTheToken(t *testing.T) {
@@ -82,16 +97,7 @@ func TestAttackQueueOutlivesTheToken(t *testing.T) {
 				configure(h)
 				h.TransportRaw = []byte(`{"protocol":"http","max_conns_per_host":1}`)
 			})
-			first, goOn := make(chan struct{}, 1), make(chan struct{})
-			first <- struct{}{}
-			e.stack.API.Fail(func(*http.Request) *devstack.Fault {
-				select {
-				case <-first:
-					<-goOn
-				default:
-				}
-				return nil
-			})
+			goOn := e.holdsFirst()
 			ends := make(chan reply, 2)
 			ask := func(target string) {
 				r := e.request(t, "ada", http.MethodGet, target, nil)
@@ -124,16 +130,7 @@ func TestShareWaitOutlivesTheToken(t *testing.T) {
 		cached(h)
 		h.Limits = &Limits{CacheEntrySize: 1}
 	})
-	first, goOn := make(chan struct{}, 1), make(chan struct{})
-	first <- struct{}{}
-	e.stack.API.Fail(func(*http.Request) *devstack.Fault {
-		select {
-		case <-first:
-			<-goOn
-		default:
-		}
-		return nil
-	})
+	goOn := e.holdsFirst()
 	ends := make(chan reply, 2)
 	ask := func(user string) {
 		r := e.request(t, user, http.MethodGet, liveEvents, nil)
