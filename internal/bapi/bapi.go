@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/egress"
 )
 
 const (
@@ -178,7 +180,7 @@ func newHTTPClient(o Options) (client *http.Client, owned bool) {
 	} else {
 		owned = true
 		client.Transport = &http.Transport{
-			Proxy:                  tunnel(http.ProxyFromEnvironment),
+			Proxy:                  egress.Tunnel(http.ProxyFromEnvironment),
 			DialContext:            (&net.Dialer{Timeout: o.Timeout}).DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    o.Timeout,
@@ -192,14 +194,4 @@ func newHTTPClient(o Options) (client *http.Client, owned bool) {
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return client, owned
-}
-
-// tunnel uses a proxy only for https, of which it sees nothing but the host. It would read the key of a plain request.
-func tunnel(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
-	return func(r *http.Request) (*url.URL, error) {
-		if r.URL.Scheme != "https" {
-			return nil, nil
-		}
-		return proxy(r)
-	}
 }

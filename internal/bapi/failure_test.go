@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/egress"
 )
 
 func TestHangingServer(t *testing.T) {
@@ -187,7 +189,7 @@ func TestUntrustedCertificate(t *testing.T) {
 // Attack: a proxy in the environment reads the key of a request without TLS.
 func TestProxyOnlyForTLS(t *testing.T) {
 	t.Parallel()
-	proxy := tunnel(func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.example.com:3128") })
+	proxy := egress.Tunnel(func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.example.com:3128") })
 	for base, want := range map[string]bool{"https://api.clerk.com": true, "http://10.0.0.1:4000": false} {
 		r := httptest.NewRequest(http.MethodGet, base, http.NoBody)
 		if u, err := proxy(r); err != nil || (u != nil) != want {

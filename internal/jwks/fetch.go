@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/egress"
 )
 
 // fetchTimeout bounds one fetch from the dial to the last byte.
@@ -25,7 +27,7 @@ func newClient(c *http.Client) (client *http.Client, owned bool) {
 	} else {
 		owned = true
 		client.Transport = &http.Transport{
-			Proxy:                  tunnel(http.ProxyFromEnvironment),
+			Proxy:                  egress.Tunnel(http.ProxyFromEnvironment),
 			OnProxyConnectResponse: proxyAnswered,
 			DialContext:            (&net.Dialer{Timeout: fetchTimeout}).DialContext,
 			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
@@ -39,16 +41,6 @@ func newClient(c *http.Client) (client *http.Client, owned bool) {
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return client, owned
-}
-
-// tunnel uses a proxy only for https, of which it sees nothing but the host. It could answer a plain request with keys of its own.
-func tunnel(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
-	return func(r *http.Request) (*url.URL, error) {
-		if r.URL.Scheme != "https" {
-			return nil, nil
-		}
-		return proxy(r)
-	}
 }
 
 // fetch gets and parses the issuer's document. The error holds neither the URL nor any part of the document.

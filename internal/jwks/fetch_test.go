@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/egress"
 )
 
 // These tests use real connections, so that what net/http does by itself is seen too.
@@ -232,7 +234,7 @@ func TestAttackEchoOfAPartOfTheAddress(t *testing.T) {
 // Attack: a proxy of the environment answers a request without TLS, which is for this machine or network, with keys of its own.
 func TestAttackProxyWithoutTLS(t *testing.T) {
 	t.Parallel()
-	proxy := tunnel(func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.example.com:3128") })
+	proxy := egress.Tunnel(func(*http.Request) (*url.URL, error) { return url.Parse("http://proxy.example.com:3128") })
 	for address, want := range map[string]bool{"https://clerk.example.com/jwks": true, "http://10.0.0.1:4000/jwks": false, "http://clerk.internal/jwks": false} {
 		if u, err := proxy(httptest.NewRequest(http.MethodGet, address, http.NoBody)); err != nil || (u != nil) != want {
 			t.Errorf("%s: proxy %v, %v", address, u, err)
