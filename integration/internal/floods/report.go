@@ -2,6 +2,7 @@ package floods
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -76,17 +77,26 @@ func (r *Report) Answered() int {
 // FetchesAllowed is how many fetches of Clerk's keys there may have been: one every ten seconds that requests ask for, and one more.
 func (r *Report) FetchesAllowed() int { return 2 + int(r.Elapsed.Seconds()/10) }
 
-// over is the median over the rounds of what a round tells of a flood, of good traffic alone and of accepted requests.
-func (r *Report) over(name string, figure func(m, quiet, accepted measurement) float64) float64 {
+// over is the median over the rounds of what a round tells of a flood and of good traffic alone.
+func (r *Report) over(name string, figure func(m, quiet measurement) float64) float64 {
 	values := make([]float64, 0, len(r.rows[name]))
 	for round, m := range r.rows[name] {
-		values = append(values, figure(m, r.rows[alone][round], r.rows[accepted][round]))
+		values = append(values, figure(m, r.rows[alone][round]))
 	}
 	return rig.Median(values)
 }
 
-func p99(s sent) float64 { return rig.Quantile(s.took, 0.99).Seconds() * 1e3 }
-func mib(n int) float64  { return float64(n) / (1 << 20) }
+// p99 of good traffic beside a flood in ms, over all rounds: one of them has too few requests for it.
+func (r *Report) p99(name string) float64 {
+	var took []time.Duration
+	for _, m := range r.rows[name] {
+		took = append(took, m.good.took...)
+	}
+	slices.Sort(took)
+	return rig.Quantile(took, 0.99).Seconds() * 1e3
+}
+
+func mib(n int) float64 { return float64(n) / (1 << 20) }
 
 // ratio is what a request of a flood costs beside another one of the same round.
 func (r *Report) ratio(name, beside string) float64 {
@@ -100,8 +110,8 @@ func (r *Report) ratio(name, beside string) float64 {
 
 // lateness is good traffic's p99 beside what it is alone, and beside what it is when as many more requests are accepted.
 func (r *Report) lateness(name string) (toAlone, toAccepted float64) {
-	return r.over(name, func(m, quiet, _ measurement) float64 { return p99(m.good) / max(p99(quiet.good), 1e-9) }),
-		r.over(name, func(m, _, accepted measurement) float64 { return p99(m.good) / max(p99(accepted.good), 1e-9) })
+	late := r.p99(name)
+	return late / max(r.p99(alone), 1e-9), late / max(r.p99(accepted), 1e-9)
 }
 
 func (r *Report) String() string {
@@ -109,10 +119,9 @@ func (r *Report) String() string {
 	tw := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(tw, "\tCPU µs/request\tto accepted\tto one as long\tgood p99 ms\tto alone\tto accepted\tresident MiB\t")
 	for _, f := range r.order {
-		cost := r.over(f.name, func(m, quiet, _ measurement) float64 { return cpu(m, quiet) })
-		late := r.over(f.name, func(m, _, _ measurement) float64 { return p99(m.good) })
+		cost, late := r.over(f.name, cpu), r.p99(f.name)
 		toAlone, toAccepted := r.lateness(f.name)
-		rss := r.over(f.name, func(m, _, _ measurement) float64 { return mib(m.rss) })
+		rss := r.over(f.name, func(m, _ measurement) float64 { return mib(m.rss) })
 		if f.name == alone {
 			_, _ = fmt.Fprintf(tw, "%s\t\t\t\t%.1f\t1\t%.2f\t%.0f\t\n", f.name, late, toAccepted, rss)
 			continue

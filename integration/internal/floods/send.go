@@ -26,7 +26,8 @@ type flood struct {
 	slow int
 }
 
-// sent is what became of some traffic: how long each answer took, counted from when the request was due.
+// sent is what became of some traffic: how long each answer took, counted from when the request was due if its connection was not free by
+// then, and else from when it was sent: that a timer of this process was late is not the edge's doing.
 type sent struct {
 	requests int
 	took     []time.Duration // sorted
@@ -77,7 +78,8 @@ func (f *run) sendOne(over context.Context, t traffic, take func() (n int, due t
 	defer func() { c.Close() }()
 	for {
 		n, due := take()
-		if !until(over, due) {
+		from, ok := until(over, due)
+		if !ok {
 			return took
 		}
 		got, keep, err := c.Do(t.next(n))
@@ -85,7 +87,7 @@ func (f *run) sendOne(over context.Context, t traffic, take func() (n int, due t
 			f.failf("request %d: %v", n, err)
 			return took
 		}
-		took = append(took, time.Since(due))
+		took = append(took, time.Since(from))
 		t.check(n, got)
 		if keep {
 			continue
@@ -98,18 +100,18 @@ func (f *run) sendOne(over context.Context, t traffic, take func() (n int, due t
 	}
 }
 
-// until waits for a moment, and says whether it came before the end.
-func until(over context.Context, due time.Time) bool {
+// until waits for a moment and returns it, or when the waiting ended if that was later. It says whether it came before the end.
+func until(over context.Context, due time.Time) (from time.Time, ok bool) {
 	if time.Until(due) <= 0 {
-		return over.Err() == nil
+		return due, over.Err() == nil
 	}
 	timer := time.NewTimer(time.Until(due))
 	defer timer.Stop()
 	select {
 	case <-over.Done():
-		return false
+		return due, false
 	case <-timer.C:
-		return over.Err() == nil
+		return time.Now(), over.Err() == nil
 	}
 }
 
@@ -124,7 +126,7 @@ func (f *run) drip(over context.Context, count int) sent {
 	}()
 	began := time.Now()
 	for n := 0; ; n++ {
-		if !until(over, began.Add(time.Duration(n)*time.Second/time.Duration(f.Rate))) {
+		if _, ok := until(over, began.Add(time.Duration(n)*time.Second/time.Duration(f.Rate))); !ok {
 			return sent{requests: n}
 		}
 		text := "a"
