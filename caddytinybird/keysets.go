@@ -95,12 +95,13 @@ func newestOf(url string) *keySet {
 	return newest
 }
 
-// newer tells whether s is more likely to have the issuer's present keys than other.
+// newer tells whether s is more likely to have the issuer's present keys than other. A set that closes is no older for it.
 func (s *keySet) newer(other *keySet) bool {
-	if s.Confirmed() != other.Confirmed() {
-		return s.Confirmed()
+	mine, theirs := s.Status(), other.Status()
+	if fetched := mine.Source == jwks.SourceNetwork; fetched != (theirs.Source == jwks.SourceNetwork) {
+		return fetched
 	}
-	return s.Status().Fetched.After(other.Status().Fetched)
+	return mine.Fetched.After(theirs.Fetched)
 }
 
 // use makes a config's logger and storage the ones in use. The storage gets the keys there are, because the set

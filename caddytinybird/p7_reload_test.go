@@ -292,3 +292,25 @@ func TestP7OldKeysAreNotSavedOverAnotherEdges(t *testing.T) {
 		}
 	}
 }
+
+// TestP7KeysOfAClosingSetCount: a set that ends with its config has fetched the newest keys, and those must not be replaced in the
+// storage by what another set of the address fetched before.
+func TestP7KeysOfAClosingSetCount(t *testing.T) {
+	t.Parallel()
+	stack := newStack(t, devstack.Options{})
+	fetched := func() *keySet {
+		set := newKeySet(jwks.Options{URL: stack.IssuerURL + "/.well-known/jwks.json"}, nil)
+		set.use(keySetUser{log: zap.NewNop(), storage: &certmagic.FileStorage{Path: t.TempDir()}})
+		set.Start()
+		t.Cleanup(set.Close)
+		if _, err := set.KeyRead(t.Context(), "unknown"); err == nil || !set.Confirmed() {
+			t.Fatalf("the keys are not there: %v", err)
+		}
+		return set
+	}
+	first, second := fetched(), fetched()
+	second.Close()
+	if !second.newer(first) || first.newer(second) {
+		t.Error("what was fetched first counts as newer than what a closed set has")
+	}
+}

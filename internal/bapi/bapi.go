@@ -26,6 +26,7 @@ const (
 	defaultConcurrent = 32
 
 	maxNonce     = 512
+	maxRefresh   = 4 << 10 // as long as browsers let a cookie be
 	maxSessionID = 64
 	maxAnswer    = 1 << 20
 )
@@ -122,6 +123,9 @@ func (c *Client) RefreshSession(ctx context.Context, r Refresh) ([]string, error
 	// It becomes a segment of a path, to which the secret key is sent.
 	if !isID(r.SessionID) {
 		return nil, notAsked("session_id_invalid", errSessionID)
+	}
+	if len(r.RefreshToken) > maxRefresh {
+		return nil, notAsked("refresh_token_invalid", errRefresh)
 	}
 	u := c.base.JoinPath("v1", "sessions", r.SessionID, "refresh")
 	if r.Suffixed {

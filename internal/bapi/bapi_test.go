@@ -192,6 +192,12 @@ func TestIDThatCannotBeOneIsNotSent(t *testing.T) {
 			t.Fatalf("nonce of %d bytes: %v, asked %v", len(nonce), err, asked)
 		}
 	}
+	long := refresh
+	long.RefreshToken = strings.Repeat("r", 4<<10+1)
+	_, err := c.RefreshSession(t.Context(), long)
+	if e := wantError(t, err); asked || e.Status != http.StatusBadRequest || e.Code != "refresh_token_invalid" {
+		t.Fatalf("refresh token of %d bytes: %v, asked %v", len(long.RefreshToken), err, asked)
+	}
 	r := refresh
 	r.SessionID = strings.Repeat("Z", 64)
 	if _, err := c.RefreshSession(t.Context(), r); err != nil || !asked {

@@ -40,6 +40,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 var (
 	errNonce     = errors.New("not asked, since no nonce is empty or as long")
+	errRefresh   = errors.New("not asked, since no refresh token is as long")
 	errSessionID = errors.New("not asked, since the session id has to be 1 to 64 letters, digits and underscores")
 	errRequest   = errors.New("the request could not be made")
 	errTurn      = errors.New("too many calls are waiting for it already")

@@ -2,6 +2,7 @@ package clerk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -113,14 +114,19 @@ func TestAttackRefreshGivesAnotherUser(t *testing.T) {
 }
 
 // Attack: made-up nonces, many at a time, use up what Clerk answers for the whole instance, so that the application's own backend
-// gets nothing. They must not be asked about faster than what is promised, however they come.
+// gets nothing, or keep a Clerk that is in trouble there. They must not be asked about faster than what is promised, however they come.
 func TestAttackFloodOfNonces(t *testing.T) {
 	t.Parallel()
 	for _, refusal := range []*bapi.Error{
 		{Status: http.StatusNotFound, Code: "resource_not_found"},
 		{Status: http.StatusTooManyRequests, Code: "too_many_requests"}, // which going on would only prolong
+		{Status: http.StatusUnauthorized, Code: "clerk_key_invalid"},
+		{Status: http.StatusInternalServerError},
+		{Status: http.StatusServiceUnavailable},
+		{Status: http.StatusFound},
+		{Err: errors.New("connection refused")},
 	} {
-		t.Run(refusal.Code, func(t *testing.T) { t.Parallel(); floodOfNonces(t, refusal) })
+		t.Run(fmt.Sprint(refusal.Status), func(t *testing.T) { t.Parallel(); floodOfNonces(t, refusal) })
 	}
 }
 
@@ -135,8 +141,8 @@ func floodOfNonces(t *testing.T, refusal *bapi.Error) {
 			all.Go(func() {
 				for n := 0; time.Since(start) < 10*time.Second; n++ {
 					nonce := fmt.Sprintf("n%d.%d", i, n)
-					s.exchanges.do(exchangeKey("nonce", nonce), "", func() exchanged {
-						list, err := b.HandshakePayload(t.Context(), nonce)
+					s.exchanges.do(t.Context(), exchangeKey("nonce", nonce), "", func(ctx context.Context) exchanged {
+						list, err := b.HandshakePayload(ctx, nonce)
 						return exchanged{cookies: list, err: err}
 					})
 					time.Sleep(50 * time.Millisecond) //nolint:forbidigo // the bubble's clock
@@ -172,8 +178,8 @@ func TestManyNoncesThatAreGood(t *testing.T) {
 	})
 }
 
-// A secret key that Clerk refuses is the operator's to mend: it says nothing about the browser's session, and uses up nothing of what
-// Clerk may refuse.
+// A secret key that Clerk refuses is the operator's to mend: it says nothing about the browser's session, also when Clerk is not asked
+// any more.
 func TestSecretKeyIsRefused(t *testing.T) {
 	t.Parallel()
 	now := testNow.Unix()
@@ -184,12 +190,39 @@ func TestSecretKeyIsRefused(t *testing.T) {
 		for n := range 2 * refusedBurst {
 			refresh := []string{"__session=" + expired, "__client_uat=1", "__refresh" + testSuffix + "=r" + strconv.Itoa(n)}
 			o := visitWith(t, s, "empty", refresh...)
-			if o.Status != SignedOut || o.Refusal.Code != apierr.ClerkUnavailable || o.Notice == nil || b.calls.Load() != int64(n+1) {
+			if o.Status != SignedOut || o.Refusal.Code != apierr.ClerkUnavailable || o.Notice == nil || b.calls.Load() != int64(min(n+1, refusedBurst)) {
 				t.Fatalf("%s, %d: %s, %v, %v, Clerk was asked %d times", code, n, o.Status, o.Refusal, o.Notice, b.calls.Load())
 			}
 		}
 		if o := visitWith(t, s, "document", handshakeNonce+"=n1"); o.Refusal == nil || o.Refusal.Code != apierr.ClerkUnavailable {
 			t.Errorf("%s for a nonce: %s, %v", code, o.Status, o.Refusal)
+		}
+	}
+}
+
+// Attack: a link to a development instance under a host of the site's wildcard that is none for the edge, so that the redirect which
+// takes the handshake out of the address leads to the first part of its path.
+func TestAttackHandshakeUnderAnOddHost(t *testing.T) {
+	t.Parallel()
+	v := newVerifier(t, Config{
+		PublishableKey: strings.Replace(testKey, "pk_live_", "pk_test_", 1), Now: standing,
+		Issuers: []Issuer{{URL: testIssuer, Keys: newFakeKeys(t, testKid, &keyA().PublicKey)}},
+	})
+	s, err := NewSite(v, SiteConfig{Handshake: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	brought := sign(t, keyA(), testHeader(nil), object{"handshake": []string{"__session=" + goodToken(t)}})
+	for host, location := range map[string]string{
+		"app.example.com": "https://app.example.com/evil.example/x", "a!b.example.com": "", "a,b.example.com": "", "a~b.example.com": "", "": "",
+	} {
+		for _, dest := range []string{"document", "empty"} {
+			r := request(t, "https://app.example.com/evil.example/x?__clerk_handshake="+brought, http.Header{"Sec-Fetch-Dest": {dest}})
+			r.Host = host
+			if o := s.Authenticate(r, PublicURL(r, false)); o.Status != SignedIn || o.Location != location {
+				t.Errorf("%q, %s: %s, sent to %q", host, dest, o.Status, o.Location)
+			}
 		}
 	}
 }

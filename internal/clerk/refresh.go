@@ -51,14 +51,14 @@ func (s *Site) refresh(r *visit, c candidate, refreshToken string) decision {
 			ask.Headers[strings.ToLower(name)] = values
 		}
 	}
-	got := s.exchanges.do(exchangeKey("refresh", c.raw, refreshToken, ask.Origin, strconv.FormatBool(suffixed)), sid, func() exchanged {
-		list, err := s.backend.RefreshSession(context.WithoutCancel(r.Context()), ask)
+	got := s.exchanges.do(r.Context(), exchangeKey("refresh", c.raw, refreshToken, ask.Origin, strconv.FormatBool(suffixed)), sid, func(ctx context.Context) exchanged {
+		list, err := s.backend.RefreshSession(ctx, ask)
 		return exchanged{cookies: list, err: err}
 	})
 	if got.err != nil {
 		d.reason, d.notice = refreshReason(got.err), fmt.Errorf("%w: %w", errRefresh, got.err)
 		if isAway(got.err) {
-			d.failure = failAway.because(&awayError{got.err})
+			d.failure = failAway.because(fmt.Errorf("%w: %w", errAway, got.err))
 		} else {
 			d.notice = nil // the browser's own doing, and frequent
 		}
@@ -129,7 +129,7 @@ const (
 	awayLife = 2 * time.Second
 )
 
-// Credentials that Clerk refuses cost no more than this: what it answers is limited for the whole instance, and the
+// Credentials for which Clerk grants nothing cost no more than this: what it answers is limited for the whole instance, and the
 // application's own backend asks it, too.
 const (
 	refusedRate  = 5 // a second
@@ -137,7 +137,7 @@ const (
 	// maxAsking is how many credentials Clerk is asked about at a time. There are fewer than may be refused at once, so that
 	// none waits for the others as long as nothing is refused.
 	maxAsking = 32
-	// askingWait is how long one waits for its turn.
+	// askingWait is how long an exchange may take, with the wait for its turn.
 	askingWait = 3 * time.Second
 )
 
@@ -149,7 +149,7 @@ const (
 )
 
 var (
-	errTooMany = errors.New("too many credentials were refused by Clerk just now, so it is not asked about more")
+	errTooMany = errors.New("Clerk refused too many credentials just now, or failed, so it is not asked about more")
 	errCrowd   = errors.New("too many wait for Clerk's answers already")
 	errOften   = errors.New("the session is renewed too often")
 )
@@ -195,8 +195,9 @@ func (e *exchanges) close() {
 	e.sessions.StopAllGoroutines()
 }
 
-// do makes the exchange, which is of a session if that is not empty.
-func (e *exchanges) do(key digest, session string, ask func() exchanged) exchanged {
+// do makes the exchange, which is of a session if that is not empty. It goes on when ctx is cancelled: others may wait for it, and what
+// Clerk has granted is not granted again.
+func (e *exchanges) do(ctx context.Context, key digest, session string, ask func(context.Context) exchanged) exchanged {
 	if got, ok := e.done.GetIfPresent(key); ok {
 		return got
 	}
@@ -204,7 +205,7 @@ func (e *exchanges) do(key digest, session string, ask func() exchanged) exchang
 		if got, ok := e.done.GetIfPresent(key); ok { // made since the look-up
 			return got, nil
 		}
-		got, asked := e.ask(e.spent(session), ask)
+		got, asked := e.ask(context.WithoutCancel(ctx), e.spent(session), ask)
 		if asked {
 			e.done.Set(key, got)
 		}
@@ -231,12 +232,12 @@ func (e *exchanges) spent(session string) *rate.Limiter {
 
 // ask makes the exchange unless too much was refused. All that is under way counts as if it will be: those that ask at the
 // same time would each find room for one more otherwise.
-func (e *exchanges) ask(spent *rate.Limiter, ask func() exchanged) (got exchanged, asked bool) {
-	late := time.NewTimer(askingWait)
-	defer late.Stop()
+func (e *exchanges) ask(ctx context.Context, spent *rate.Limiter, ask func(context.Context) exchanged) (got exchanged, asked bool) {
+	ctx, cancel := context.WithTimeout(ctx, askingWait)
+	defer cancel()
 	select {
 	case e.asking <- struct{}{}:
-	case <-late.C:
+	case <-ctx.Done():
 		return exchanged{err: errCrowd}, false
 	}
 	defer func() { <-e.asking }()
@@ -246,21 +247,14 @@ func (e *exchanges) ask(spent *rate.Limiter, ask func() exchanged) (got exchange
 	if e.refused.TokensAt(e.now()) < float64(len(e.asking)) {
 		return exchanged{err: errTooMany}, false
 	}
-	got = ask()
-	switch {
-	case got.err == nil:
+	if got = ask(ctx); got.err == nil {
 		spent.ReserveN(e.now(), 1) // also if there is none left, because others of it were under way
-	case !isAway(got.err) || isLimited(got.err):
-		// Not the session's: whoever found an expired token of it could keep its owner from renewing it.
+	} else {
+		// Whatever the reason: to go on asking a Clerk that is in trouble would prolong it. Not the session's, or whoever found an
+		// expired token of it could keep its owner from renewing it.
 		e.refused.AllowN(e.now(), 1)
 	}
 	return got, true
-}
-
-// isLimited reports whether Clerk was asked too often already. To go on asking could keep it so.
-func isLimited(err error) bool {
-	e, ok := errors.AsType[*bapi.Error](err)
-	return ok && e.Status == http.StatusTooManyRequests
 }
 
 // exchangeKey tells exchanges apart. Each part is hashed with its length, so that none can reach into the next.

@@ -73,6 +73,8 @@ type visit struct {
 	site *Site    // that can do something about a request that is not signed in; may be nil
 	at   *url.URL // of the request as the browser sees it, if there is a site
 	jars *jars
+
+	unjudged *failure // that a handshake could not be judged, because Clerk or its keys are away
 }
 
 // asks reports whether the query has a parameter of that name, as the browser sent it.
@@ -187,6 +189,8 @@ func (v *Verifier) refresh(r *visit, c candidate) decision {
 		d.reason = "non-eligible-no-refresh-cookie"
 	case r.site == nil || r.site.backend == nil:
 		d.reason = "missing-api-client"
+	case r.unjudged != nil: // Clerk would let this visitor wait once more
+		d.reason = reasonUnexpected
 	default:
 		return r.site.refresh(r, c, token)
 	}

@@ -24,18 +24,13 @@ const (
 var (
 	errForeign    = errors.New("it sets a cookie that is not one of Clerk's for this instance; the cookie was left out")
 	errDirectives = fmt.Errorf("it sets more than %d cookies", maxDirectives)
+	errAway       = errors.New("no answer from Clerk's Backend API")
 	errHandshake  = errors.New("a handshake with Clerk was not accepted")
 )
 
-// awayError says that Clerk itself could not be asked.
-type awayError struct{ err error }
-
-func (e *awayError) Error() string { return "Clerk cannot be reached: " + e.err.Error() }
-
-func (e *awayError) Unwrap() error { return e.err }
-
 // resolve takes what a browser brings back from a handshake: the cookies to set, and with them the session. A
-// handshake that cannot be accepted counts for nothing, and the browser's own cookies decide; only the notice tells.
+// handshake that cannot be accepted counts for nothing, and the browser's own cookies decide; only the notice tells. One that could not be
+// judged, because Clerk or its keys are away, leaves that in r.unjudged: it counts if the own cookies are of no session.
 func (s *Site) resolve(r *visit, c *session) (d decision, found bool) {
 	if !s.handshake {
 		return d, false
@@ -49,8 +44,8 @@ func (s *Site) resolve(r *visit, c *session) (d decision, found bool) {
 			return d, true
 		}
 	}
-	if f.status == http.StatusServiceUnavailable && f.code != failAway.code {
-		return out(signedOut, f), true
+	if f.status == http.StatusServiceUnavailable {
+		r.unjudged = f
 	}
 	d.notice = fmt.Errorf("%w: %w", errHandshake, errors.Join(f, f.cause))
 	return d, false
@@ -85,8 +80,8 @@ func (s *Site) bringsBack(r *visit) ([]string, *failure) {
 
 // redeem asks Clerk what a nonce stands for.
 func (s *Site) redeem(ctx context.Context, nonce string) ([]string, *failure) {
-	got := s.exchanges.do(exchangeKey("nonce", nonce), "", func() exchanged {
-		list, err := s.backend.HandshakePayload(context.WithoutCancel(ctx), nonce)
+	got := s.exchanges.do(ctx, exchangeKey("nonce", nonce), "", func(ctx context.Context) exchanged {
+		list, err := s.backend.HandshakePayload(ctx, nonce)
 		if list == nil {
 			list = []string{}
 		}
@@ -96,7 +91,7 @@ func (s *Site) redeem(ctx context.Context, nonce string) ([]string, *failure) {
 	case got.err == nil:
 		return got.cookies, nil
 	case isAway(got.err):
-		return nil, failAway.because(&awayError{got.err})
+		return nil, failAway.because(fmt.Errorf("%w: %w", errAway, got.err))
 	default:
 		return nil, failMalformed.because(got.err)
 	}
@@ -151,7 +146,7 @@ func (s *Site) adopt(r *visit, c *session, directives []string) (decision, *fail
 		return decision{}, failMalformed.because(notice)
 	}
 	d := decision{token: token, cookies: kept, notice: notice}
-	if s.v.instance.Development {
+	if s.v.instance.Development && r.at.Host != "" {
 		d.location = without(r.at, handshakeToken, handshakeNonce, "__clerk_help", devBrowser)
 	}
 	if token == "" {

@@ -216,12 +216,13 @@ func (s *Site) decideSession(r *visit, c *session) (d decision, found bool) {
 		d = s.v.decideSession(r, c)
 	}
 	d.notice = errors.Join(notice, d.notice)
-	_, away := errors.AsType[*awayError](notice)
 	switch {
 	case d.state == signedIn:
 		s.reconsider(r, &d, d.identity)
-	case away:
-		return decision{state: signedOut, reason: reasonUnexpected, failure: failAway.because(notice), notice: notice}, true
+	case r.unjudged != nil:
+		d = out(signedOut, r.unjudged)
+		d.notice = notice
+		return d, true
 	case d.pending != nil:
 		s.reconsider(r, &d, d.pending)
 	}

@@ -162,7 +162,7 @@ func TestKeyAskedForBeforeItsPublicationIsFoundSoon(t *testing.T) {
 		s := started(t, i, Options{})
 		wantUnknown(t, s, "b")
 		i.serve(200, doc(key("a", "1"), key("b", "2")))
-		elapse(30 * time.Second)
+		elapse(DefaultCooldown)
 		mustRead(t, s, "b")
 		wantFetches(t, i, 3)
 	})

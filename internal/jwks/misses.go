@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// missTTL is how long an unknown key id costs no fetch. It is short because a key can be used before its issuer
-// publishes it, and because the cooldown bounds the fetches anyway. A new key ends it at once: it is a new generation.
-const missTTL = 30 * time.Second
+// missTTL is how long an unknown key id costs no fetch, and no wait for one that is under way. It is no longer than the usual cooldown,
+// which bounds the fetches anyway, because a key can be used before its issuer publishes it, or before every cache of the issuer's has
+// it. A new key ends it at once: it is a new generation.
+const missTTL = DefaultCooldown
 
 // misses remembers key ids that the issuer does not know, the most recently used of them, for one generation.
 type misses struct {

@@ -385,6 +385,14 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	if _, ok := k.lookUp("b", lim, asked); ok {
 		t.Error("another one is refused")
 	}
+	// Attack: somebody who could write to Redis once has a tenant refused for days after it was mended.
+	k.add("c", ratelimit.Result{Limit: lim, RetryAfter: 240 * time.Hour}, asked, asked)
+	if _, ok := k.lookUp("c", lim, asked.Add(maxRemembered-1)); !ok {
+		t.Error("forgotten early")
+	}
+	if _, ok := k.lookUp("c", lim, asked.Add(maxRemembered)); ok {
+		t.Error("remembered for as long as Redis says")
+	}
 }
 
 // A question that nobody waits for any more is not asked: it was decided, and must not be counted again.

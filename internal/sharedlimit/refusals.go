@@ -43,12 +43,16 @@ func (k *refusals) add(key string, r ratelimit.Result, asked, answered time.Time
 	k.cache.Set(refused{key, r.Limit}, refusal{result: r, asked: asked, answered: answered})
 }
 
+// maxRemembered is how long a refusal is remembered at most, whatever the store said: a store that is emptied, or mended after somebody
+// has written to it, counts again within that time.
+const maxRemembered = time.Minute
+
 // lookUp returns a refusal that still holds under that limit. It holds from the question on, and what it tells to wait is
 // reckoned from the answer: as long as nobody asks under a faster limit it refuses nothing that the store would admit, and nobody is
 // told to come too early.
 func (k *refusals) lookUp(key string, lim ratelimit.Limit, now time.Time) (ratelimit.Result, bool) {
 	known, ok := k.cache.GetIfPresent(refused{key, lim})
-	if !ok || now.Sub(known.asked) >= known.result.RetryAfter {
+	if !ok || now.Sub(known.asked) >= min(known.result.RetryAfter, maxRemembered) {
 		return ratelimit.Result{}, false
 	}
 	r, passed := known.result, max(now.Sub(known.answered), 0)

@@ -1,0 +1,73 @@
+package clerk
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/apierr"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/bapi"
+	"github.com/seed-32cb3e43/caddy-tinybird/internal/jwks"
+)
+
+// TestClerkHangs: nobody waits longer than is promised, with the wait for a turn, and also not for a nonce and then for a session.
+func TestClerkHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSite(t, nil, time.Now)
+		s.backend = hanging{}
+		now := time.Now().Unix()
+		expired := sign(t, keyA(), testHeader(nil), testClaims(object{"iat": now - 120, "nbf": now - 130, "exp": now - 60}))
+		var all sync.WaitGroup
+		for n := range 3 * maxAsking {
+			all.Go(func() {
+				time.Sleep(time.Duration(n) * time.Second / maxAsking) //nolint:forbidigo // the bubble's clock
+				start := time.Now()
+				o := visitWith(t, s, "document", handshakeNonce+"=n"+strconv.Itoa(n),
+					"__session="+expired, "__client_uat=1", "__refresh"+testSuffix+"=r"+strconv.Itoa(n))
+				if took := time.Since(start); took > askingWait || o.Refusal == nil || o.Refusal.Code != apierr.ClerkUnavailable {
+					t.Errorf("%d: %s, %v after %v", n, o.Status, o.Refusal, took)
+				}
+			})
+		}
+		all.Wait()
+		s.Close()
+	})
+}
+
+// hanging is a Backend API that does not answer.
+type hanging struct{}
+
+func (hanging) HandshakePayload(ctx context.Context, _ string) ([]string, error) {
+	<-ctx.Done()
+	return nil, &bapi.Error{Err: ctx.Err()}
+}
+
+func (h hanging) RefreshSession(ctx context.Context, _ bapi.Refresh) ([]string, error) {
+	return h.HandshakePayload(ctx, "")
+}
+
+// Attack: a sibling site plants a handshake of an unknown key, so that a visitor with a good session is refused for as long as the edge
+// has only stored keys, which say nothing about others.
+func TestAttackPlantedHandshakeWhileKeysAreAway(t *testing.T) {
+	t.Parallel()
+	s := newTestSite(t, &fakeBackend{}, standing)
+	keys, ok := s.issuer.keys.(*fakeKeys)
+	if !ok {
+		t.Fatalf("the keys are %T", s.issuer.keys)
+	}
+	keys.err = jwks.ErrNoKeys
+	planted := handshakeToken + "=" + sign(t, keyA(), testHeader(object{"kid": "made_up"}), object{"handshake": []string{}})
+	if o := visitWith(t, s, "document", planted, "__session="+goodToken(t), "__client_uat=1"); o.Status != SignedIn || o.Notice == nil {
+		t.Errorf("a good session beside it: %s, %v, %v", o.Status, o.Refusal, o.Notice)
+	}
+	for name, cookies := range map[string][]string{"none": nil, "one without its token": {"__client_uat=1"}} {
+		o := visitWith(t, s, "document", append(cookies, planted)...)
+		if o.Status != SignedOut || o.Refusal.Code != apierr.KeysUnavailable || o.Notice == nil {
+			t.Errorf("%s beside it: %s, %v, %v", name, o.Status, o.Refusal, o.Notice)
+		}
+	}
+}
