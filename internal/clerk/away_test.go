@@ -2,6 +2,7 @@ package clerk
 
 import (
 	"context"
+	"net/http"
 	"strconv"
 	"sync"
 	"testing"
@@ -50,24 +51,28 @@ func (h hanging) RefreshSession(ctx context.Context, _ bapi.Refresh) ([]string, 
 	return h.HandshakePayload(ctx, "")
 }
 
-// Attack: a sibling site plants a handshake of an unknown key, so that a visitor with a good session is refused for as long as the edge
-// has only stored keys, which say nothing about others.
+// Attack: a sibling site plants a handshake of an unknown key, or an unknown nonce, so that a visitor with a good session is refused for as
+// long as Clerk is away or the edge has only stored keys, which say nothing about others.
 func TestAttackPlantedHandshakeWhileKeysAreAway(t *testing.T) {
 	t.Parallel()
-	s := newTestSite(t, &fakeBackend{}, standing)
+	s := newTestSite(t, &fakeBackend{err: &bapi.Error{Status: http.StatusServiceUnavailable}}, standing)
 	keys, ok := s.issuer.keys.(*fakeKeys)
 	if !ok {
 		t.Fatalf("the keys are %T", s.issuer.keys)
 	}
 	keys.err = jwks.ErrNoKeys
-	planted := handshakeToken + "=" + sign(t, keyA(), testHeader(object{"kid": "made_up"}), object{"handshake": []string{}})
-	if o := visitWith(t, s, "document", planted, "__session="+goodToken(t), "__client_uat=1"); o.Status != SignedIn || o.Notice == nil {
-		t.Errorf("a good session beside it: %s, %v, %v", o.Status, o.Refusal, o.Notice)
-	}
-	for name, cookies := range map[string][]string{"none": nil, "one without its token": {"__client_uat=1"}} {
-		o := visitWith(t, s, "document", append(cookies, planted)...)
-		if o.Status != SignedOut || o.Refusal.Code != apierr.KeysUnavailable || o.Notice == nil {
-			t.Errorf("%s beside it: %s, %v, %v", name, o.Status, o.Refusal, o.Notice)
+	for planted, code := range map[string]apierr.Code{
+		handshakeToken + "=" + sign(t, keyA(), testHeader(object{"kid": "made_up"}), object{"handshake": []string{}}): apierr.KeysUnavailable,
+		handshakeNonce + "=made_up": apierr.ClerkUnavailable,
+	} {
+		if o := visitWith(t, s, "document", planted, "__session="+goodToken(t), "__client_uat=1"); o.Status != SignedIn || o.Notice == nil {
+			t.Errorf("a good session beside %.20s: %s, %v, %v", planted, o.Status, o.Refusal, o.Notice)
+		}
+		for name, cookies := range map[string][]string{"none": nil, "one without its token": {"__client_uat=1"}} {
+			o := visitWith(t, s, "document", append(cookies, planted)...)
+			if o.Status != SignedOut || o.Refusal.Code != code || o.Notice == nil {
+				t.Errorf("%s beside %.20s: %s, %v, %v", name, planted, o.Status, o.Refusal, o.Notice)
+			}
 		}
 	}
 }

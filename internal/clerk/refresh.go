@@ -149,7 +149,7 @@ const (
 )
 
 var (
-	errTooMany = errors.New("Clerk refused too many credentials just now, or failed, so it is not asked about more")
+	errTooMany = errors.New("too many credentials were refused by Clerk just now, or it failed, so it is not asked about more")
 	errCrowd   = errors.New("too many wait for Clerk's answers already")
 	errOften   = errors.New("the session is renewed too often")
 )
