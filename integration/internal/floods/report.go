@@ -98,12 +98,16 @@ func (r *Report) p99(name string) float64 {
 
 func mib(n int) float64 { return float64(n) / (1 << 20) }
 
-// ratio is what a request of a flood costs beside another one of the same round.
+// ratio is what a request of a flood costs beside another one of the same round, both as fast as they are answered; or if the flood cannot come
+// so fast, both at its rate.
 func (r *Report) ratio(name, beside string) float64 {
 	values := make([]float64, 0, len(r.rows[name]))
 	for round, m := range r.rows[name] {
-		quiet := r.rows[alone][round]
-		values = append(values, cpu(m, quiet)/max(cpu(r.rows[beside][round], quiet), 1e-9))
+		quiet, other := r.rows[alone][round], r.rows[beside][round]
+		if m.cost == 0 {
+			other.cost = 0
+		}
+		values = append(values, cpu(m, quiet)/max(cpu(other, quiet), 1e-9))
 	}
 	return rig.Median(values)
 }
