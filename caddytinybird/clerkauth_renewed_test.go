@@ -3,11 +3,14 @@ package caddytinybird
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -204,6 +207,33 @@ func answerTo(t *testing.T, address string) http.Header {
 		}
 		if resp.Header["Set-Cookie"] != nil {
 			t.Errorf("status %d sets %q", resp.StatusCode, resp.Header["Set-Cookie"])
+		}
+	}
+}
+
+// TestErrorPageOfTheManual: with the error page as the manual has it, no cache keeps a refusal, whatever the application that makes the
+// page says.
+func TestErrorPageOfTheManual(t *testing.T) {
+	t.Parallel()
+	manual, err := os.ReadFile("../docs/protect-a-site.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example := regexp.MustCompile("(?s)\n```caddyfile\napp.example.com \\{\n([^`]*errors caddy[^`]*)}\n```").FindSubmatch(manual)
+	if example == nil {
+		t.Fatal("the manual has no example of an error page")
+	}
+	stack := newLiveStack(t)
+	s := newSite(t, stack, strings.ReplaceAll(atStandIns(t, stack, string(example[1])), "templates\n", ""))
+	s.http.answer = func(w http.ResponseWriter) { w.Header().Set("Cache-Control", "public, max-age=60") }
+	for status, as := range map[int]func(*http.Request){http.StatusUnauthorized: nil, http.StatusForbidden: s.as(t, "ada", devstack.NoOrganization())} {
+		got := s.ask(t, "/", as)
+		asked, _ := s.http.last()
+		if asked == nil || asked.URL.Path != fmt.Sprintf("/errors/%d.html", status) || string(got.body) != "from behind" {
+			t.Fatalf("status %d, %s, the application was asked for %+v", got.StatusCode, got.body, asked)
+		}
+		if control := got.Header["Cache-Control"]; !slices.Equal(control, []string{privateNoStore}) {
+			t.Errorf("%d: Cache-Control %q", status, control)
 		}
 	}
 }
