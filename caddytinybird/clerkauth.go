@@ -145,7 +145,6 @@ func (h *ClerkAuth) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddy
 	h.headers.clear(r)
 	at := publicURL(r)
 	o := h.decide(r, at)
-	setCookies(w, o)
 	switch {
 	case o.Location != "":
 		return h.send(w, r, o)
@@ -171,7 +170,7 @@ func (h *ClerkAuth) admit(w http.ResponseWriter, r *http.Request, o *clerk.Outco
 	}
 	h.headers.set(r.Header, o.Identity)
 	authenticated(r, authSignedIn)
-	return next.ServeHTTP(newPrivateWriter(w, o), v.in(r))
+	return newPrivateWriter(w, o).serve(v.in(r), next)
 }
 
 // passAnonymous lets a request without a session pass. A tinybird after this handler refuses it for the same reason.
@@ -181,7 +180,7 @@ func (h *ClerkAuth) passAnonymous(w http.ResponseWriter, r *http.Request, o *cle
 	v.setUser(r)
 	authenticated(r, authSignedOut)
 	if len(o.Cookies) > 0 {
-		w = newPrivateWriter(w, o)
+		return newPrivateWriter(w, o).serve(v.in(r), next)
 	}
 	return next.ServeHTTP(w, v.in(r))
 }
@@ -204,6 +203,9 @@ func (h *ClerkAuth) turnAway(w http.ResponseWriter, r *http.Request, o *clerk.Ou
 		new(visitor).logFields(r, helpField(refusal))
 	}
 	explain(w.Header(), o)
+	if h.Errors != errorsCaddy { // whose answer can be one for everybody
+		setCookies(w.Header(), o.Cookies)
+	}
 	return refuse(w, r, h.Errors, "http.clerk_auth.code", refusal)
 }
 
@@ -211,6 +213,7 @@ func (h *ClerkAuth) turnAway(w http.ResponseWriter, r *http.Request, o *clerk.Ou
 func (h *ClerkAuth) send(w http.ResponseWriter, r *http.Request, o *clerk.Outcome) error {
 	authenticated(r, authHandshake)
 	explain(w.Header(), o)
+	setCookies(w.Header(), o.Cookies)
 	redirectTo(w, http.StatusTemporaryRedirect, o.Location)
 	shown := withoutSecrets(o.Location, h.private)
 	if shown == o.Location {

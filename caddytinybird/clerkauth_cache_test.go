@@ -25,7 +25,9 @@ func TestProtectedAnswersStayPrivate(t *testing.T) {
 		"compressed":      {lines: "encode gzip\nroot * {root}\nfile_server", want: private},
 		"respond":         {lines: "respond \"hello\"", want: private},
 		"no body":         {lines: "respond 204", status: http.StatusNoContent, want: private},
-		"not found":       {lines: "root * {root}/missing\nfile_server\nhandle_errors {\nrespond \"gone\" 404\n}", status: http.StatusNotFound},
+		"not found":       {lines: "root * {root}/missing\nfile_server\nhandle_errors {\nrespond \"gone\" 404\n}", status: http.StatusNotFound, want: private},
+		"not found, bare": {lines: "root * {root}/missing\nfile_server", status: http.StatusNotFound, want: private},
+		"nobody answers":  {want: private},
 		"proxied":         {lines: "reverse_proxy {backend}", want: private},
 		"flushed at once": {lines: "reverse_proxy {backend} {\nflush_interval -1\n}", want: private},
 		"the site's own": {lines: "reverse_proxy {backend}", want: "public, max-age=60", answer: func(w http.ResponseWriter) {

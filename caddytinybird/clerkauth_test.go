@@ -80,7 +80,7 @@ func newLiveStack(t testing.TB) *devstack.Stack {
 }
 
 // newSite serves the lines as a site. In them {pk}, {issuer}, {backend}, {php} and {root} stand for what the stand-ins need. Lines
-// that start with "global " go into the global options.
+// that start with "global " go into the global options, those with "before " before the site.
 func newSite(t testing.TB, stack *devstack.Stack, lines string) *site {
 	t.Helper()
 	s, err := tryNewSite(t, stack, lines)
@@ -127,16 +127,20 @@ func tryNewSite(t testing.TB, stack *devstack.Stack, lines string) (*site, error
 // loadServer provisions the config of which the lines are the site, and returns its one server.
 func loadServer(t testing.TB, lines string) (*caddyhttp.Server, error) {
 	t.Helper()
-	var global, body []string
+	var global, before, body []string
 	for line := range strings.SplitSeq(lines, "\n") {
 		if option, ok := strings.CutPrefix(strings.TrimSpace(line), "global "); ok {
 			global = append(global, option)
 			continue
 		}
+		if other, ok := strings.CutPrefix(strings.TrimSpace(line), "before "); ok {
+			before = append(before, other)
+			continue
+		}
 		body = append(body, line)
 	}
-	adapted, _, err := adapt(t, fmt.Sprintf("{\nadmin off\nauto_https off\nstorage file_system %s\n%s\n}\n:80 {\n%s\n}\n",
-		t.TempDir(), strings.Join(global, "\n"), strings.Join(body, "\n")))
+	adapted, _, err := adapt(t, fmt.Sprintf("{\nadmin off\nauto_https off\nstorage file_system %s\n%s\n}\n%s\n:80 {\n%s\n}\n",
+		t.TempDir(), strings.Join(global, "\n"), strings.Join(before, "\n"), strings.Join(body, "\n")))
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,7 @@ func (p *ClerkProvider) Authenticate(w http.ResponseWriter, r *http.Request) (ca
 		authenticated(r, authSignedIn)
 		return userOf(o.Valid), true, nil
 	case o.Identity != nil:
-		setCookies(w, o)
+		setCookies(w.Header(), o.Cookies)
 		authenticated(r, authSignedIn)
 		return userOf(o.Identity), true, nil
 	case errors.Is(o.Refusal, context.Canceled):
@@ -114,7 +114,7 @@ func (p *ClerkProvider) Authenticate(w http.ResponseWriter, r *http.Request) (ca
 		authenticated(r, authUnavailable)
 		return caddyauth.User{}, false, o.Refusal
 	case o.Location == "": // else they belong to the redirect, which there is not
-		setCookies(w, o)
+		setCookies(w.Header(), o.Cookies)
 	}
 	if challenge := o.Refusal.Header.Get("WWW-Authenticate"); challenge != "" {
 		w.Header().Add("WWW-Authenticate", challenge)
@@ -158,15 +158,16 @@ func publicURL(r *http.Request) *url.URL {
 // privateNoStore is for answers that are for one browser and must not be kept.
 const privateNoStore = "private, no-store"
 
-// setCookies adds the cookies that came of the decision. What is answered with them is for this browser alone.
-func setCookies(w http.ResponseWriter, o *clerk.Outcome) {
-	for _, cookie := range o.Cookies {
-		w.Header().Add("Set-Cookie", cookie)
+// setCookies adds the cookies that came of a decision. What is answered with them is for this browser alone.
+func setCookies(header http.Header, cookies []string) {
+	if len(cookies) == 0 {
+		return
 	}
-	if len(o.Cookies) > 0 {
-		w.Header().Set("Cache-Control", privateNoStore)
-		dropCDNControls(w.Header())
+	for _, cookie := range cookies {
+		header.Add("Set-Cookie", cookie)
 	}
+	header.Set("Cache-Control", privateNoStore)
+	dropCDNControls(header)
 }
 
 // userOf is an identity as Caddy knows users.

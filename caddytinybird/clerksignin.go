@@ -42,6 +42,7 @@ func (h *ClerkAuth) sendToSignIn(w http.ResponseWriter, r *http.Request, o *cler
 	}
 	authenticated(r, authRedirected)
 	explain(w.Header(), o)
+	setCookies(w.Header(), o.Cookies)
 	w.Header().Add("Set-Cookie", signInCookie+"="+strconv.Itoa(count+1)+"; Path=/; SameSite=Lax; HttpOnly; Max-Age=10")
 	redirectTo(w, http.StatusFound, h.signInURL(o.Refusal.Code, at))
 	return nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -13,29 +14,59 @@ import (
 // privateWriter keeps what one user is shown out of caches that serve others, and has browsers ask again before they show it
 // after a sign-out. A site that knows nothing of Clerk says nothing of that, and a session in a cookie, unlike one
 // in the Authorization header, does not stop a cache (RFC 9111, 3.5). What the site says itself stays, unless the answer
-// brings the session along: a cache that stored that would sign others in.
+// brings the session along: a cache that stored that would sign others in. So the session's cookies are set here, at
+// the moment in which it is known what the answer says to caches.
 type privateWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 
-	session bool // the answer sets Clerk's cookies
+	cookies []string // Clerk's, for the answer
 	begun   bool
 }
 
 func newPrivateWriter(w http.ResponseWriter, o *clerk.Outcome) *privateWriter {
-	return &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, session: len(o.Cookies) > 0}
+	return &privateWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, cookies: o.Cookies}
+}
+
+// serve has next answer. What ends in an error is answered past this writer, by the server's error routes or those of a
+// subroute, which can make the answer one for everybody. It goes without the cookies: the exchange with Clerk that they come
+// from is remembered, and the browser's next request brings them.
+func (w *privateWriter) serve(r *http.Request, next caddyhttp.Handler) error {
+	err := next.ServeHTTP(w, r)
+	if err != nil {
+		w.takeBack()
+	}
+	if !w.begun { // what Caddy sends then has this header: an empty answer, or that to the error
+		w.keepPrivate()
+	}
+	return err
+}
+
+// takeBack removes the cookies again, for an answer that was begun and is not sent: a handler around this one may hold it back. Of
+// an answer that is on its way it changes nothing.
+func (w *privateWriter) takeBack() {
+	header := w.Header()
+	kept := slices.DeleteFunc(header["Set-Cookie"], func(cookie string) bool { return slices.Contains(w.cookies, cookie) })
+	if header["Set-Cookie"] = kept; len(kept) == 0 {
+		delete(header, "Set-Cookie")
+	}
+	w.cookies = nil
+}
+
+// keepPrivate says to caches whom the answer is for.
+func (w *privateWriter) keepPrivate() {
+	switch header := w.Header(); {
+	case len(w.cookies) > 0:
+		setCookies(header, w.cookies)
+	case header["Cache-Control"] == nil:
+		header.Set("Cache-Control", "private, no-cache")
+	}
 }
 
 // WriteHeader sends the header.
 func (w *privateWriter) WriteHeader(status int) {
 	if !w.begun && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		w.begun = true
-		switch h := w.Header(); {
-		case w.session:
-			h.Set("Cache-Control", privateNoStore)
-			dropCDNControls(h)
-		case h["Cache-Control"] == nil:
-			h.Set("Cache-Control", "private, no-cache")
-		}
+		w.keepPrivate()
 	}
 	w.ResponseWriterWrapper.WriteHeader(status)
 }

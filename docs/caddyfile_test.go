@@ -113,6 +113,7 @@ func TestCaddyfileExampleLoads(t *testing.T) {
 // complete returns a whole Caddyfile for a block that says in its first line which part of one it is.
 func complete(t *testing.T, text string) string {
 	t.Helper()
+	text = withCleanPaths(t, text)
 	const marker = "# snippet: "
 	first, rest, _ := strings.Cut(text, "\n")
 	if !strings.HasPrefix(first, marker) {
@@ -132,6 +133,49 @@ func complete(t *testing.T, text string) string {
 	default:
 		t.Fatalf("the snippet's place %q is not known", where)
 		return ""
+	}
+}
+
+// cleanPaths is the manual's snippet of that name.
+const cleanPaths = "(clean_paths) {"
+
+// withCleanPaths adds the snippet to a config that imports it, where the manual has it put, and a site to the snippet itself.
+func withCleanPaths(t *testing.T, text string) string {
+	t.Helper()
+	if strings.HasPrefix(text, cleanPaths) {
+		return text + "\n" + site("import clean_paths\n")
+	}
+	if !strings.Contains(text, "import clean_paths\n") {
+		return text
+	}
+	page := readPage(t, "protect-a-site.md")
+	for _, b := range page.in("caddyfile") {
+		if strings.HasPrefix(b.text, cleanPaths) {
+			at := regexp.MustCompile(`(?m)^[a-z].* \{$`).FindStringIndex(text)[0]
+			return text[:at] + b.text + "\n" + text[at:]
+		}
+	}
+	t.Fatal("the page does not have the snippet")
+	return ""
+}
+
+// TestExamplesWithPathsAreGuarded: every example of the manual in which a path decides what clerk_auth does refuses, before all else,
+// the paths that can be read in two ways.
+func TestExamplesWithPathsAreGuarded(t *testing.T) {
+	t.Parallel()
+	byPath := regexp.MustCompile(`(?m)^\s*(@\w+ (not )?path|path|(handle|handle_path|route|clerk_auth) /)|path_regexp`)
+	page, found := readPage(t, "protect-a-site.md"), 0
+	for _, b := range page.in("caddyfile") {
+		if !byPath.MatchString(b.text) {
+			continue
+		}
+		found++
+		if !regexp.MustCompile(`(?m)^[a-z.]+ \{\n\timport clean_paths$`).MatchString(b.text) {
+			t.Errorf("line %d does not begin with import clean_paths:\n%s", b.line, b.text)
+		}
+	}
+	if found < 7 {
+		t.Errorf("only %d examples were found", found)
 	}
 }
 
