@@ -90,7 +90,7 @@ func newWarmEdge(t testing.TB) *warmEdge {
 	h := testHandler(t, stack)
 	h.Upstream = quickUpstream(t)
 	h.RateLimit = &RateLimit{RPS: "1000000"}
-	if err := provision(t, newContext(t, t.TempDir()), h); err != nil {
+	if err := provision(t, newContext(t, storageDir(t)), h); err != nil {
 		t.Fatal(err)
 	}
 	token, err := stack.Issuer.Token("ada")

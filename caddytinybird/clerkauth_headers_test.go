@@ -85,7 +85,7 @@ func provisioned(t *testing.T, stack *devstack.Stack, lines string) *ClerkAuth {
 	if err := unmarshal(h, strings.NewReplacer("{pk}", stack.Issuer.PublishableKey(), "{issuer}", stack.IssuerURL).Replace(lines)); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Provision(newContext(t, t.TempDir())); err != nil {
+	if err := h.Provision(newContext(t, storageDir(t))); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

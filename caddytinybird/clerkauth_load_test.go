@@ -151,7 +151,7 @@ func TestClerkAuthLoadErrors(t *testing.T) {
 			t.Parallel()
 			h := &ClerkAuth{ClerkProvider: ClerkProvider{Clerk: Clerk{PublishableKey: liveKey}}}
 			tt.change(h)
-			err := h.Provision(newContext(t, t.TempDir()))
+			err := h.Provision(newContext(t, storageDir(t)))
 			if err == nil || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("%v; want an error with %q", err, tt.text)
 			}
@@ -182,7 +182,7 @@ func TestClerkAddresses(t *testing.T) {
 		"an instance on this host": {Clerk{PublishableKey: "pk_test_MTI3LjAuMC4xOjQwMDAk", Issuers: []string{"http://127.0.0.1:4000"}}, "", []string{"http://127.0.0.1:4000"}, "http://127.0.0.1:4000"},
 	} {
 		tt.settings.satellite = tt.satellite
-		if err := tt.settings.provision(newContext(t, t.TempDir())); err != nil {
+		if err := tt.settings.provision(newContext(t, storageDir(t))); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if !slices.Equal(tt.settings.issuers, tt.issuers) || tt.settings.frontendAPI() != tt.api {
@@ -231,7 +231,7 @@ func TestP7ClerkAuthNeedsNoNetwork(t *testing.T) {
 		}
 		h.SecretKey = secretFile(t, "sk_live_0123456789012345678901234567890123456789")
 		h.OrganizationSync = &OrganizationSync{Organizations: []string{"/orgs/:slug"}}
-		if err := h.Provision(newContext(t, t.TempDir())); err != nil {
+		if err := h.Provision(newContext(t, storageDir(t))); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 { // Caddy may clean up what failed, and then everything
@@ -316,7 +316,7 @@ func TestP4ClerkAuthHidesKeys(t *testing.T) {
 		for _, text := range []string{key, "{" + key + "}", "{env." + key + "}", "{file." + key + "}"} {
 			h := &ClerkAuth{ClerkProvider: ClerkProvider{Clerk: Clerk{PublishableKey: liveKey}}}
 			change(h, text)
-			if err := h.Provision(newContext(t, t.TempDir())); err != nil && strings.Contains(err.Error(), "planted") {
+			if err := h.Provision(newContext(t, storageDir(t))); err != nil && strings.Contains(err.Error(), "planted") {
 				t.Errorf("%s shows the key: %v", name, err)
 			}
 			if err := h.Cleanup(); err != nil {

@@ -65,7 +65,7 @@ func TestOutcomes(t *testing.T) {
 		cookies          []string
 		passed           bool
 	}{
-		"signed in":                 {clerk.Outcome{Status: clerk.SignedIn, Identity: ada}, false, true, 200, "", "", nil, true},
+		"signed in":                 {clerk.Outcome{Status: clerk.SignedIn, Identity: ada}, false, true, 200, "", "private, no-cache", nil, true},
 		"refreshed":                 {clerk.Outcome{Status: clerk.SignedIn, Identity: ada, Cookies: []string{cookie, "b=c"}}, false, false, 200, "", "private, no-store", []string{cookie, "b=c"}, true},
 		"handshake":                 {clerk.Outcome{Status: clerk.Handshake, Reason: "x", Refusal: expired, Location: "https://clerk.example.com/v1/client/handshake?a=b", Cookies: []string{cookie}}, false, true, 307, "https://clerk.example.com/v1/client/handshake?a=b", "no-store", []string{cookie}, false},
 		"handshake where optional":  {clerk.Outcome{Status: clerk.Handshake, Reason: "x", Refusal: none, Location: "https://clerk.example.com/"}, true, true, 307, "https://clerk.example.com/", "no-store", nil, false},
@@ -180,7 +180,7 @@ func TestClientThatLeft(t *testing.T) {
 func TestProvider(t *testing.T) {
 	t.Parallel()
 	stack := newLiveStack(t)
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	module, err := ctx.LoadModuleByID("http.handlers.subroute", fmt.Appendf(nil, `{"routes":[{"handle":[
 		{"handler":"authentication","providers":{"clerk":{"publishable_key":%q,"issuers":[%q]}}},
 		{"handler":"static_response","body":"{http.auth.user.id} {http.auth.user.org_role} {http.auth.user.session_id}"}]}]}`,

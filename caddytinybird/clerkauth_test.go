@@ -140,7 +140,7 @@ func loadServer(t testing.TB, lines string) (*caddyhttp.Server, error) {
 		body = append(body, line)
 	}
 	adapted, _, err := adapt(t, fmt.Sprintf("{\nadmin off\nauto_https off\nstorage file_system %s\n%s\n}\n%s\n:80 {\n%s\n}\n",
-		t.TempDir(), strings.Join(global, "\n"), strings.Join(before, "\n"), strings.Join(body, "\n")))
+		storageDir(t), strings.Join(global, "\n"), strings.Join(before, "\n"), strings.Join(body, "\n")))
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func checkedCaddyfile(t *testing.T, s *devstack.Stack, replace map[string]string
 	text := `
 {
 	admin off
-	storage file_system ` + t.TempDir() + `
+	storage file_system ` + storageDir(t) + `
 }
 analytics.example.com {
 	tinybird {

@@ -73,6 +73,18 @@ func newContext(t testing.TB, storage string) caddy.Context {
 	return ctx
 }
 
+// storageDir is a directory for Caddy's storage. Tests of one issuer share its key set, which may still save into it when the test ends: that
+// t.TempDir would take for a failure.
+func storageDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "storage-") //nolint:usetesting // see above
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
 // awaitSaved waits until the storage holds the issuer's current key; keys are saved in the background.
 func awaitSaved(t testing.TB, storage string, issuer *devstack.Issuer) {
 	t.Helper()
@@ -145,7 +157,7 @@ func provision(t testing.TB, ctx caddy.Context, h *Handler) error {
 // newEdge provisions the test config, changed by configure, and serves it.
 func newEdge(t testing.TB, stack *devstack.Stack, configure func(*Handler)) *edge {
 	t.Helper()
-	return newEdgeIn(t, stack, t.TempDir(), configure)
+	return newEdgeIn(t, stack, storageDir(t), configure)
 }
 
 // newEdgeIn is newEdge with a storage of the test's choice.

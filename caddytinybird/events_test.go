@@ -329,7 +329,7 @@ func TestEventsConfig(t *testing.T) {
 	} {
 		h := testHandler(t, stack)
 		h.Events = tt.events
-		err := provision(t, newContext(t, t.TempDir()), h)
+		err := provision(t, newContext(t, storageDir(t)), h)
 		if err == nil || !strings.Contains(err.Error(), tt.text) || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -19,7 +19,7 @@ import (
 func TestTinybirdsOwnLimitIsCounted(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	h := testHandler(t, stack)
 	withPipes("often_refused")(h)
 	if err := provision(t, ctx, h); err != nil {
@@ -75,7 +75,7 @@ func valueOf(t *testing.T, ctx caddy.Context, metric string) float64 {
 func TestFailingStorageIsCounted(t *testing.T) {
 	const metric = "caddy_clerk_jwks_storage_failures_total"
 	stack := newStack(t, devstack.Options{})
-	storage := t.TempDir()
+	storage := storageDir(t)
 	// No directory can be made where a file is, whoever tries.
 	if err := os.WriteFile(filepath.Join(storage, "clerk"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestFailingStorageIsCounted(t *testing.T) {
 //nolint:paralleltest // other tests' sessions count too
 func TestCachesAreMeasured(t *testing.T) {
 	stack := newStack(t, devstack.Options{})
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	of := func(metric, cache string) float64 {
 		return valueOf(t, ctx, fmt.Sprintf("caddy_tinybird_%s{cache=%q}", metric, cache))
 	}

@@ -43,7 +43,7 @@ func TestMetricsOfRemovedPipeEnd(t *testing.T) {
 	for _, pipe := range []string{"stays_listed", "leaves_list"} {
 		before.get(t, "ada", "/v0/pipes/"+pipe+".json")
 	}
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	h := testHandler(t, stack)
 	withPipes("stays_listed")(h)
 	if err := provision(t, ctx, h); err != nil {
@@ -68,7 +68,7 @@ func TestMetricsOfRemovedPipeEnd(t *testing.T) {
 	// Listed again, it begins anew.
 	again := testHandler(t, stack)
 	withPipes("leaves_list")(again)
-	if err := provision(t, newContext(t, t.TempDir()), again); err != nil {
+	if err := provision(t, newContext(t, storageDir(t)), again); err != nil {
 		t.Fatal(err)
 	}
 	if text := gather(t, ctx); !strings.Contains(text, `caddy_tinybird_requests_total{code="ok",pipe="leaves_list"} 0`+"\n") ||
@@ -81,7 +81,7 @@ func TestMetricsOfRemovedPipeEnd(t *testing.T) {
 func TestMetricsOfRejectedConfigEnd(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	kept := newContext(t, t.TempDir())
+	kept := newContext(t, storageDir(t))
 	h := testHandler(t, stack)
 	if err := provision(t, kept, h); err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestMetricsOfRejectedConfigEnd(t *testing.T) {
 		bad := testHandler(t, stack)
 		withPipes("never_served")(bad)
 		bad.UpstreamErrors = "neither"
-		if err := provision(t, newContext(t, t.TempDir()), bad); err == nil {
+		if err := provision(t, newContext(t, storageDir(t)), bad); err == nil {
 			t.Fatal("accepted")
 		}
 		if err := bad.Cleanup(); err != nil {
@@ -110,7 +110,7 @@ func TestMetricsOfAPipeNamedAsNone(t *testing.T) {
 	e := newEdge(t, stack, nil)
 	first := testHandler(t, stack)
 	withPipes(otherPipe)(first)
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	if err := provision(t, ctx, first); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestMetricsOfAPipeNamedAsNone(t *testing.T) {
 func TestMetricsInEveryRegistry(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	contexts := []caddy.Context{newContext(t, t.TempDir()), newContext(t, t.TempDir()), newContext(t, t.TempDir())}
+	contexts := []caddy.Context{newContext(t, storageDir(t)), newContext(t, storageDir(t)), newContext(t, storageDir(t))}
 	var last *Handler
 	for _, ctx := range contexts {
 		for range 2 {
@@ -152,7 +152,7 @@ func TestMetricsInEveryRegistry(t *testing.T) {
 func TestMetricsOfARejectedConfig(t *testing.T) {
 	t.Parallel()
 	newEdge(t, newStack(t, devstack.Options{}), nil)
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	if err := new(AdminAPI).Provision(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestMetricsOfARejectedConfig(t *testing.T) {
 func TestMetricLabelsAreBounded(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t, newStack(t, devstack.Options{}), nil)
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	metrics.register(ctx)
 	for n := range 50 {
 		name := "made_up_" + strconv.Itoa(n)
@@ -181,7 +181,7 @@ func TestMetricLabelsAreBounded(t *testing.T) {
 // long as there never was one.
 func TestJWKSAge(t *testing.T) {
 	t.Parallel()
-	storage := t.TempDir()
+	storage := storageDir(t)
 	stack := newStack(t, devstack.Options{})
 	url := stack.IssuerURL + "/.well-known/jwks.json"
 	age := func(now time.Time) float64 {
@@ -263,7 +263,7 @@ func TestSeriesAreMadeOnce(t *testing.T) {
 //nolint:paralleltest // see above
 func TestCountingAllocatesNothing(t *testing.T) {
 	h := testHandler(t, newStack(t, devstack.Options{}))
-	if err := provision(t, newContext(t, t.TempDir()), h); err != nil {
+	if err := provision(t, newContext(t, storageDir(t)), h); err != nil {
 		t.Fatal(err)
 	}
 	r := newRequest(t, "/v0/pipes/live_events.json")
@@ -307,7 +307,7 @@ func TestStatusClass(t *testing.T) {
 func TestTinybirdAway(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	h := testHandler(t, stack)
 	withPipes("never_answers")(h)
 	if err := provision(t, ctx, h); err != nil {

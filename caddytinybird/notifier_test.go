@@ -313,7 +313,7 @@ func (h stuckHandler) Handle(context.Context, caddy.Event) error {
 // many goroutines, and no request waits for them.
 func TestAttackFloodOfEvents(t *testing.T) {
 	t.Parallel()
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	n, err := newNotifier(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -172,7 +172,7 @@ func TestP4LoadErrorsHideTheKey(t *testing.T) {
 			h := testHandler(t, stack)
 			h.WorkspaceID, h.Upstream = "", ""
 			h.SigningKey = secretFile(t, secret)
-			err := provision(t, newContext(t, t.TempDir()), h)
+			err := provision(t, newContext(t, storageDir(t)), h)
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -246,7 +246,7 @@ func TestP4KeyInTheWrongPlace(t *testing.T) {
 			h := testHandler(t, stack)
 			configure(h, text)
 			// Some are accepted, such as a literal value, and show nothing for it.
-			err := provision(t, newContext(t, t.TempDir()), h)
+			err := provision(t, newContext(t, storageDir(t)), h)
 			if err != nil && strings.Contains(err.Error(), "planted") {
 				t.Errorf("%s shows the key: %v", name, err)
 			}
@@ -276,7 +276,7 @@ func TestAttackCredentialInAnAddress(t *testing.T) {
 			}
 			h := testHandler(t, stack)
 			set(h.Clerk, text)
-			err = provision(t, newContext(t, t.TempDir()), h)
+			err = provision(t, newContext(t, storageDir(t)), h)
 			if err == nil || strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), setting) {
 				t.Errorf("%s %s: %v", setting, text, err)
 			}
@@ -287,7 +287,7 @@ func TestAttackCredentialInAnAddress(t *testing.T) {
 		_, _, err := adapt(t, "example.com {\n\ttinybird {\n\tclerk {\n\tissuer "+text+"\n}\n}\n}\n")
 		h := testHandler(t, stack)
 		h.Clerk.Issuers = []string{text}
-		for _, err := range []error{err, provision(t, newContext(t, t.TempDir()), h)} {
+		for _, err := range []error{err, provision(t, newContext(t, storageDir(t)), h)} {
 			if err == nil || strings.Contains(err.Error(), "planted") || !strings.Contains(err.Error(), "issuer") {
 				t.Errorf("issuer %s: %v", text, err)
 			}

@@ -168,7 +168,7 @@ func TestP5ConfigsFailClosed(t *testing.T) {
 			t.Parallel()
 			h := testHandler(t, stack)
 			configure(h)
-			if err := provision(t, newContext(t, t.TempDir()), h); err == nil {
+			if err := provision(t, newContext(t, storageDir(t)), h); err == nil {
 				t.Error("accepted")
 			}
 		})

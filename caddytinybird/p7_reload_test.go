@@ -40,7 +40,7 @@ func TestP7LoadsWithoutNetworkAndKeepsState(t *testing.T) {
 		h := testHandler(t, stack)
 		limit(h)
 		h.Pipes = append(h.Pipes, Pipe{Names: []string{"top_pages"}})
-		if err := provision(t, newContext(t, t.TempDir()), h); err == nil {
+		if err := provision(t, newContext(t, storageDir(t)), h); err == nil {
 			t.Fatal("a pipe listed twice was accepted")
 		}
 		// Caddy cleans up at once what it could not provision.
@@ -88,7 +88,7 @@ func TestP7ProvisionNeedsNoNetwork(t *testing.T) {
 	h := testHandler(t, stack)
 	h.Upstream = "http://127.0.0.1:1"
 	done := make(chan error, 1)
-	go func() { done <- provision(t, newContext(t, t.TempDir()), h) }()
+	go func() { done <- provision(t, newContext(t, storageDir(t)), h) }()
 	select {
 	case err := <-done:
 		if err != nil {
@@ -143,7 +143,7 @@ func TestP7RejectedConfigKeepsCounters(t *testing.T) {
 	bad := testHandler(t, stack)
 	bad.Limits = &Limits{Counters: 1}
 	bad.Errors = "html"
-	if err := provision(t, newContext(t, t.TempDir()), bad); err == nil {
+	if err := provision(t, newContext(t, storageDir(t)), bad); err == nil {
 		t.Fatal("errors html was accepted")
 	}
 	if err := bad.Cleanup(); err != nil {
@@ -195,7 +195,7 @@ func TestP7KeysChangeBesideRejectedConfig(t *testing.T) {
 func TestP7OldKeysAreNotSavedOverNewOnes(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	storage := t.TempDir()
+	storage := storageDir(t)
 	old := newEdgeIn(t, stack, storage, nil)
 	onlyTenant(t, old.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
 	if err := stack.Issuer.Rotate(false); err != nil {

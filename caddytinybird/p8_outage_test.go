@@ -42,7 +42,7 @@ func TestP8NoKeysEver(t *testing.T) {
 func TestP8RestartDuringOutage(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	storage := t.TempDir()
+	storage := storageDir(t)
 	e := newEdgeIn(t, stack, storage, nil)
 	onlyTenant(t, e.get(t, "ada", "/v0/pipes/live_events.json"), "acme")
 	awaitSaved(t, storage, stack.Issuer)

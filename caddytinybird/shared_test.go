@@ -196,7 +196,7 @@ func TestSharedEndsWithItsLastUser(t *testing.T) {
 		bad := testHandler(t, stack)
 		sign(bad)
 		bad.TransportRaw = []byte(`{"protocol":"http","proxy_protocol":"v1"}`)
-		if err := provision(t, newContext(t, t.TempDir()), bad); err == nil {
+		if err := provision(t, newContext(t, storageDir(t)), bad); err == nil {
 			t.Fatal("proxy_protocol was accepted")
 		}
 		if err := bad.Cleanup(); err != nil {

@@ -164,7 +164,7 @@ func TestSharedLimitSharesTheClient(t *testing.T) {
 		bad := testHandler(t, stack)
 		shared(m, 1000)(bad)
 		bad.TokenEndpoint = "no path"
-		if err := provision(t, newContext(t, t.TempDir()), bad); err == nil {
+		if err := provision(t, newContext(t, storageDir(t)), bad); err == nil {
 			t.Fatal("a token endpoint without a slash was accepted")
 		}
 		if err := bad.Cleanup(); err != nil {
@@ -341,7 +341,7 @@ func TestSharedLimitConfigErrors(t *testing.T) {
 			t.Parallel()
 			h := testHandler(t, stack)
 			h.RateLimit, h.RateLimitRedis = &RateLimit{RPS: "1"}, &c.settings
-			err := provision(t, newContext(t, t.TempDir()), h)
+			err := provision(t, newContext(t, storageDir(t)), h)
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -355,7 +355,7 @@ func TestSharedLimitConfigErrors(t *testing.T) {
 	}
 	h := testHandler(t, stack)
 	h.RateLimitRedis = &SharedLimit{URL: "redis://redis"}
-	if err := provision(t, newContext(t, t.TempDir()), h); !errors.Is(err, errNothingShared) {
+	if err := provision(t, newContext(t, storageDir(t)), h); !errors.Is(err, errNothingShared) {
 		t.Errorf("without a rate: %v", err)
 	}
 }

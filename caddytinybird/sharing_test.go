@@ -357,7 +357,7 @@ func TestShareSettings(t *testing.T) {
 		h := testHandler(t, stack)
 		cached(h)
 		c.change(h)
-		if err := provision(t, newContext(t, t.TempDir()), h); err == nil || !strings.Contains(err.Error(), c.text) {
+		if err := provision(t, newContext(t, storageDir(t)), h); err == nil || !strings.Contains(err.Error(), c.text) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -367,7 +367,7 @@ func TestShareSettings(t *testing.T) {
 func TestShareStatus(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	h := testHandler(t, stack)
 	h.Pipes[1].Cache = caddy.Duration(time.Minute)
 	h.Limits = &Limits{CacheEntries: 7, CacheSize: 1 << 20}

@@ -33,7 +33,7 @@ func statusText(t *testing.T, ctx caddy.Context) string {
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	h := testHandler(t, stack)
 	h.RateLimit = &RateLimit{RPS: "{rps}"}
 	h.Pipes = append(h.Pipes, Pipe{
@@ -105,7 +105,7 @@ func TestStatusOfKeysThatFail(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
 	stack.Issuer.SetDown(true)
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	if err := provision(t, ctx, testHandler(t, stack)); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestStatusNamesThePlaces(t *testing.T) {
 	stack := newStack(t, devstack.Options{})
 	block := "{\nsigning_key " + secretFile(t, stack.API.SigningKey()) + "\nworkspace_id " + stack.API.WorkspaceID() + "\nupstream " + stack.APIURL + "\nfixed_param organization_id {clerk.org.id}\n"
 	clerk := "publishable_key " + stack.Issuer.PublishableKey() + "\nissuer " + stack.IssuerURL + "\n"
-	adapted, _, err := adapt(t, "{\nadmin off\nauto_https off\nclerk {\n"+clerk+"}\nstorage file_system "+t.TempDir()+"\n}\n"+
+	adapted, _, err := adapt(t, "{\nadmin off\nauto_https off\nclerk {\n"+clerk+"}\nstorage file_system "+storageDir(t)+"\n}\n"+
 		"&(shared) {\ntinybird "+block+"pipe in_a_named_route\n}\n}\n"+
 		"http://a.example.com, http://b.example.com {\ntinybird "+block+"pipe first\n}\n}\n"+
 		"http://c.example.com {\nhandle_path /deep/* {\nroute {\ntinybird "+block+"clerk {\n"+clerk+"}\npipe second\n}\n}\n}\ninvoke shared\n}\n"+
@@ -195,7 +195,7 @@ func TestStatusNamesThePlaces(t *testing.T) {
 func TestStatusIsThatOfOneConfig(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	running := newContext(t, t.TempDir())
+	running := newContext(t, storageDir(t))
 	load := func(ctx caddy.Context, pipe string) *Handler {
 		h := testHandler(t, stack)
 		h.Pipes = []Pipe{{Names: []string{pipe}}}
@@ -219,9 +219,9 @@ func TestStatusIsThatOfOneConfig(t *testing.T) {
 			}
 		}
 	})
-	next := newContext(t, t.TempDir())
+	next := newContext(t, storageDir(t))
 	for range 20 {
-		rejected := newContext(t, t.TempDir())
+		rejected := newContext(t, storageDir(t))
 		h := testHandler(t, stack)
 		h.UpstreamErrors = "neither"
 		if err := provision(t, rejected, h); err == nil {
@@ -259,7 +259,7 @@ func TestP4StatusHoldsNoSecret(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
 	const planted = "planted4NvHkqjTYyJmWzXcRbPdLfGsQa"
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	h := testHandler(t, stack)
 	withEvents(t, stack)(h)
 	h.Clerk.SecretKey = secretFile(t, "sk_test_"+planted)

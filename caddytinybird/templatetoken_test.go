@@ -267,7 +267,7 @@ func TestAttackTemplateTokenParameters(t *testing.T) {
 func TestTemplateTokensNeedClerk(t *testing.T) {
 	t.Parallel()
 	stack := newStack(t, devstack.Options{})
-	ctx := newContext(t, t.TempDir())
+	ctx := newContext(t, storageDir(t))
 	siteOf(ctx).guarded = true
 	h := testHandler(t, stack)
 	h.Clerk, h.AcceptTemplateTokens = nil, true

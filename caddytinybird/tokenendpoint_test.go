@@ -382,7 +382,7 @@ func TestTokenEndpointPath(t *testing.T) {
 	stack := newStack(t, devstack.Options{})
 	h := testHandler(t, stack)
 	h.TokenEndpoint = "/v0/events"
-	if err := provision(t, newContext(t, t.TempDir()), h); err == nil {
+	if err := provision(t, newContext(t, storageDir(t)), h); err == nil {
 		t.Error("accepted from JSON")
 	}
 }

@@ -37,7 +37,7 @@ func loaded(t testing.TB, base, raw string) *transport {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := loadTransport(newContext(t, t.TempDir()), json.RawMessage(raw), u)
+	got, err := loadTransport(newContext(t, storageDir(t)), json.RawMessage(raw), u)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func TestTransportDefaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			base := &url.URL{Scheme: "https", Host: "api.tinybird.co"}
-			got, err := loadTransport(newContext(t, t.TempDir()), json.RawMessage(tt.raw), base)
+			got, err := loadTransport(newContext(t, storageDir(t)), json.RawMessage(tt.raw), base)
 			if err != nil {
 				t.Fatal(err)
 			}
