@@ -203,7 +203,9 @@ func (h *ClerkAuth) turnAway(w http.ResponseWriter, r *http.Request, o *clerk.Ou
 		new(visitor).logFields(r, helpField(refusal))
 	}
 	explain(w.Header(), o)
-	if h.Errors != errorsCaddy { // whose answer can be one for everybody
+	if h.Errors == errorsCaddy { // whose answer can be one for everybody
+		endHandshake(w.Header(), o.Cookies)
+	} else {
 		setCookies(w.Header(), o.Cookies)
 	}
 	return refuse(w, r, h.Errors, "http.clerk_auth.code", refusal)

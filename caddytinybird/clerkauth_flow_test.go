@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -296,18 +295,25 @@ func handshakeOf(t *testing.T, b *browser) *http.Cookie {
 // is.
 func TestOutageOfTheBackendAPI(t *testing.T) {
 	t.Parallel()
+	for _, fault := range []*devstack.Fault{{Status: http.StatusServiceUnavailable}, {Status: http.StatusForbidden, Body: []byte("<html>blocked</html>")}} {
+		outageOfTheBackendAPI(t, fault)
+	}
+}
+
+func outageOfTheBackendAPI(t *testing.T, fault *devstack.Fault) {
+	t.Helper()
 	s := clerkSite(t, true, true, "", "respond ok")
 	b := newBrowser(t, s)
 	if got := b.signIn(t, b.visit(t, "/"), "ada"); string(got.body) != "ok" {
 		t.Fatalf("status %d, %s", got.StatusCode, got.body)
 	}
-	s.stack.Issuer.FailBackend(func(*http.Request) *devstack.Fault { return &devstack.Fault{Status: http.StatusServiceUnavailable} })
+	s.stack.Issuer.FailBackend(func(*http.Request) *devstack.Fault { return fault })
 	if got := b.visit(t, "/"); string(got.body) != "ok" {
 		t.Errorf("signed in: status %d, %s", got.StatusCode, got.body)
 	}
 	b.expire(t, "ada")
 	got := b.fetch(t, "/")
-	if !slices.Contains([]int{http.StatusUnauthorized, http.StatusServiceUnavailable}, got.StatusCode) {
+	if got.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("expired, a script's request: status %d, %s", got.StatusCode, got.body)
 	}
 	page := b.visit(t, "/")

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -29,7 +30,7 @@ func newPrivateWriter(w http.ResponseWriter, o *clerk.Outcome) *privateWriter {
 
 // serve has next answer. What ends in an error is answered past this writer, by the server's error routes or those of a
 // subroute, which can make the answer one for everybody. It goes without the cookies: the exchange with Clerk that they come
-// from is remembered, and the browser's next request brings them.
+// from is remembered, and the browser's next request brings them, or makes a handshake anew.
 func (w *privateWriter) serve(r *http.Request, next caddyhttp.Handler) error {
 	err := next.ServeHTTP(w, r)
 	if err != nil {
@@ -44,12 +45,24 @@ func (w *privateWriter) serve(r *http.Request, next caddyhttp.Handler) error {
 // takeBack removes the cookies again, for an answer that was begun and is not sent: a handler around this one may hold it back. Of
 // an answer that is on its way it changes nothing.
 func (w *privateWriter) takeBack() {
-	header := w.Header()
+	header, taken := w.Header(), w.cookies
 	kept := slices.DeleteFunc(header["Set-Cookie"], func(cookie string) bool { return slices.Contains(w.cookies, cookie) })
 	if header["Set-Cookie"] = kept; len(kept) == 0 {
 		delete(header, "Set-Cookie")
 	}
 	w.cookies = nil
+	endHandshake(header, taken)
+}
+
+// endHandshake takes a handshake that has been read away from the browser, also with an answer that goes without the session's cookies:
+// to read it again later would put back what the browser had before. There is nothing in it that could not be for everybody.
+func endHandshake(header http.Header, cookies []string) {
+	for _, cookie := range cookies {
+		name, rest, _ := strings.Cut(cookie, "=")
+		if value, _, _ := strings.Cut(rest, ";"); value == "" && strings.HasPrefix(name, "__clerk_handshake") {
+			header.Add("Set-Cookie", cookie)
+		}
+	}
 }
 
 // keepPrivate says to caches whom the answer is for.

@@ -137,8 +137,10 @@ const (
 	// maxAsking is how many credentials Clerk is asked about at a time. There are fewer than may be refused at once, so that
 	// none waits for the others as long as nothing is refused.
 	maxAsking = 32
-	// askingWait is how long an exchange may take, with the wait for its turn.
+	// askingWait is how long an exchange may take, with the wait for its turn, and turnWait how long that may be: Clerk must not be asked
+	// for what there is no time left to hear.
 	askingWait = 3 * time.Second
+	turnWait   = 2500 * time.Millisecond
 )
 
 // One session costs no more than this, whatever is shown with it: each site and each of its expired tokens is an exchange of its own,
@@ -235,9 +237,11 @@ func (e *exchanges) spent(session string) *rate.Limiter {
 func (e *exchanges) ask(ctx context.Context, spent *rate.Limiter, ask func(context.Context) exchanged) (got exchanged, asked bool) {
 	ctx, cancel := context.WithTimeout(ctx, askingWait)
 	defer cancel()
+	late := time.NewTimer(turnWait)
+	defer late.Stop()
 	select {
 	case e.asking <- struct{}{}:
-	case <-ctx.Done():
+	case <-late.C:
 		return exchanged{err: errCrowd}, false
 	}
 	defer func() { <-e.asking }()

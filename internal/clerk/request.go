@@ -189,7 +189,7 @@ func (v *Verifier) refresh(r *visit, c candidate) decision {
 		d.reason = "non-eligible-no-refresh-cookie"
 	case r.site == nil || r.site.backend == nil:
 		d.reason = "missing-api-client"
-	case r.unjudged != nil: // Clerk would let this visitor wait once more
+	case r.unjudged != nil: // it has waited for Clerk already
 		d.reason = reasonUnexpected
 	default:
 		return r.site.refresh(r, c, token)

@@ -97,20 +97,21 @@ func (s *Site) redeem(ctx context.Context, nonce string) ([]string, *failure) {
 	}
 }
 
-// isAway reports whether Clerk did not answer, or not because of what the browser sent.
+// isAway reports whether Clerk did not answer, or not because of what the browser sent. Clerk's own refusals have a code (an answer without one
+// is that of something in between), and those of some are about who asks.
 func isAway(err error) bool {
 	if errors.Is(err, errOften) {
 		return false
 	}
 	e, ok := errors.AsType[*bapi.Error](err)
-	return !ok || e.Status < http.StatusBadRequest || e.Status == http.StatusTooManyRequests ||
-		e.Status >= http.StatusInternalServerError || isOwnFault(e.Code)
+	if !ok || e.Status < http.StatusBadRequest || e.Status >= http.StatusInternalServerError || e.Code == "" {
+		return true
+	}
+	return e.Status == http.StatusPaymentRequired || e.Status == http.StatusTooManyRequests || slices.Contains(ownFaults, e.Code)
 }
 
-// isOwnFault reports whether Clerk refuses the secret key, which is the operator's to mend.
-func isOwnFault(code string) bool {
-	return code == "clerk_key_invalid" || code == "authentication_invalid"
-}
+// ownFaults are how Clerk refuses the secret key, which is the operator's to mend.
+var ownFaults = []string{"clerk_key_invalid", "authentication_invalid", "authorization_invalid"}
 
 // readHandshake verifies a handshake token: its signature by the instance's key, and that it is not a token of another
 // kind. Its dates do not matter, as they do not for the SDK: the session inside has its own.

@@ -212,6 +212,11 @@ func (s *Site) decideSession(r *visit, c *session) (d decision, found bool) {
 		return d, true
 	}
 	notice := d.notice
+	if r.unjudged != nil { // it has waited already, and what is at hand has to do
+		ctx, cancel := context.WithCancel(r.Context())
+		cancel()
+		r.Request = r.WithContext(ctx)
+	}
 	if d, found = s.synchronize(r, c); !found {
 		d = s.v.decideSession(r, c)
 	}

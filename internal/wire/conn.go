@@ -32,6 +32,7 @@ type conn struct {
 	client *Client
 
 	reused bool
+	sent   time.Time     // when all of the request was written; zero: it was not
 	heard  bool          // a byte of this request's answer
 	keep   bool          // nothing in the answer speaks against another request
 	broke  error         // why the network gave no more; who reads lines makes something else of it
@@ -112,13 +113,14 @@ func (cn *conn) ask(ctx context.Context, request []byte, deadline time.Time) (*h
 }
 
 func (cn *conn) exchange(request []byte, deadline time.Time) (*http.Response, error) {
-	cn.heard, cn.keep, cn.broke, cn.left, cn.wait = false, true, nil, cn.client.MaxHeader, 0
+	cn.heard, cn.keep, cn.broke, cn.left, cn.wait, cn.sent = false, true, nil, cn.client.MaxHeader, 0, time.Time{}
 	if err := cn.allow(deadline, cn.client.HeaderTimeout); err != nil {
 		return nil, err
 	}
 	if _, err := cn.nc.Write(request); err != nil {
 		return nil, err //nolint:wrapcheck // as above
 	}
+	cn.sent = time.Now()
 	for range maxInterim + 1 {
 		resp, err := http.ReadResponse(cn.in, nil)
 		if err != nil {
@@ -164,10 +166,15 @@ func (cn *conn) allow(until time.Time, wait time.Duration) error {
 	return cn.nc.SetDeadline(cn.until) //nolint:wrapcheck // the caller says what it was doing
 }
 
-// stale tells whether what failed is a connection which the server had closed before it saw the request. It is not, if the
-// request's time is over. The error does not tell: an answer to TLS that was cut short before the request is a timeout, too.
-func (cn *conn) stale(deadline time.Time) bool {
-	return cn.reused && !cn.heard && time.Now().Before(deadline)
+// stale tells whether what failed is a connection which the server had closed before it saw the request, so that it may be sent again. It
+// is not, if the request's time is over, or if the server had time to begin with it. Only of one that was not written it is certain, so others
+// have to be safe. The error does not tell: an answer to TLS that was cut short before the request is a timeout, too.
+func (cn *conn) stale(deadline time.Time, safe bool) bool {
+	now := time.Now()
+	if !cn.reused || cn.heard || !now.Before(deadline) {
+		return false
+	}
+	return cn.sent.IsZero() || safe && now.Sub(cn.sent) < staleWithin
 }
 
 // usable tells whether the connection can take another request: the server has neither closed it nor sent a byte that

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // One connection serves requests that come one after the other, whatever the form of the answers.
@@ -239,7 +241,7 @@ func TestServerClosesIdleConnection(t *testing.T) {
 // and then on a new one.
 func TestStaleConnections(t *testing.T) {
 	t.Parallel()
-	for _, idle := range []int{1, maxStale, maxStale + 3} {
+	for _, idle := range []int{1, maxStale + 1, maxStale + 4} {
 		t.Run(strconv.Itoa(idle), func(t *testing.T) {
 			t.Parallel()
 			arrived, proceed := make(chan string, 16), make(chan struct{})
@@ -267,6 +269,50 @@ func TestStaleConnections(t *testing.T) {
 			if got := int(s.accepted.Load()); got != idle+1 {
 				t.Errorf("%d connections, want one more than %d", got, idle)
 			}
+		})
+	}
+}
+
+// TestAttackQueryThatClosesItsConnection: a server that closes a kept connection over a request which it took does not get that
+// again: it would work on it twice, for one that was counted, and with a token that may have run out meanwhile.
+func TestAttackQueryThatClosesItsConnection(t *testing.T) {
+	t.Parallel()
+	post := []byte("POST /q HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+	for name, tt := range map[string]struct {
+		request []byte
+		before  bool          // it is closed before the request comes
+		after   time.Duration // until it is closed
+		times   int
+	}{
+		"at once":             {text("/q"), false, 0, 2},
+		"soon":                {text("/q"), false, staleWithin - 1, 2},
+		"later":               {text("/q"), false, staleWithin, 1},
+		"before":              {text("/q"), true, 0, 1},
+		"with a body":         {post, false, 0, 1},
+		"with a body, later":  {post, false, staleWithin, 1},
+		"with a body, before": {post, true, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				times := 0
+				c := inMemory(t, nil, func(p *peer) {
+					if p.number == 1 {
+						p.send(answer(p.request()))
+					}
+					if (p.number > 1 || !tt.before) && p.request() != "" {
+						times++
+						<-time.After(tt.after)
+					}
+				})
+				mustGet(t, c, "/first")
+				if resp, err := c.Do(t.Context(), tt.request); err == nil {
+					t.Errorf("answered with %d", resp.StatusCode)
+				}
+				if times != tt.times {
+					t.Errorf("taken %d times, want %d", times, tt.times)
+				}
+			})
 		})
 	}
 }

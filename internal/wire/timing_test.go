@@ -124,7 +124,10 @@ func TestHeaderTimeoutIsForAll(t *testing.T) {
 			}
 			if path != "" {
 				requests++
-				<-time.After(headerLimit / 2) // and closed without an answer
+				<-time.After(staleWithin / 2) // and closed without an answer, the first time
+			}
+			if p.number > 1 {
+				p.untilClosed()
 			}
 		})
 		mustGet(t, c, "/first")

@@ -5,11 +5,12 @@
 // piece and reads the answer itself; how an answer is read is left to net/http all the same (http.ReadResponse), so
 // that headers, lengths, chunks and trailers are understood as they are everywhere else.
 //
-// It is made for requests that may be repeated, such as queries: one that meets a connection which the server has just
-// closed is sent again on another. Large bodies, rows to be stored, HTTP/2 and proxies are for net/http's Transport.
+// It is made for queries: a GET that meets a connection which the server has just closed is sent again on another. Large bodies, rows to be
+// stored, HTTP/2 and proxies are for net/http's Transport.
 package wire
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -28,8 +29,11 @@ const (
 )
 
 const (
-	// maxStale is how many connections that turn out to be closed one request may meet before it gets a new one.
-	maxStale = 3
+	// maxStale is how many connections that turn out to be closed one request may meet before it gets a new one. Nearly all of them are
+	// found to be closed before they are used.
+	maxStale = 1
+	// staleWithin is how soon it turns out. A server that took longer has begun to answer, and would do it twice.
+	staleWithin = time.Second
 	// maxInterim is how many interim answers (1xx) may come before the answer.
 	maxInterim = 5
 )
@@ -95,13 +99,13 @@ func New(o Options) *Client {
 // are answered still, on connections of their own.
 func (c *Client) Close() { c.idle.close() }
 
-// Do sends a whole request of HTTP/1.1 and returns the answer once its header is there. The request must be one that may be
-// sent twice, and must not be HEAD. The answer's body has to be closed, by the goroutine that reads it; read to its end, it
+// Do sends a whole request of HTTP/1.1 and returns the answer once its header is there. It must not be HEAD. A GET may be sent twice;
+// any other is sent again only if it could not be written. The answer's body has to be closed, by the goroutine that reads it; read to its end, it
 // leaves the connection to the next request.
 //
 // Errors are those of the network: a net.Error whose Timeout is true after a timeout, and the context's own after its end.
 func (c *Client) Do(ctx context.Context, request []byte) (*http.Response, error) {
-	deadline := time.Now().Add(c.HeaderTimeout)
+	deadline, safe := time.Now().Add(c.HeaderTimeout), bytes.HasPrefix(request, []byte("GET "))
 	for stale := 0; ; stale++ {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -113,7 +117,7 @@ func (c *Client) Do(ctx context.Context, request []byte) (*http.Response, error)
 				return resp, nil
 			}
 		}
-		if ctx.Err() == nil && (cn == nil || !cn.stale(deadline)) {
+		if ctx.Err() == nil && (cn == nil || !cn.stale(deadline, safe)) {
 			return nil, err
 		}
 	}
