@@ -120,12 +120,19 @@ func TestRefusalsThatAreNotOfTheSession(t *testing.T) {
 	expired := sign(t, keyA(), testHeader(nil), testClaims(object{"iat": now - 120, "nbf": now - 130, "exp": now - 60}))
 	for code, refusals := range map[apierr.Code][]*bapi.Error{
 		apierr.ClerkUnavailable: {
-			{Status: http.StatusForbidden}, {Status: http.StatusNotFound}, {Status: http.StatusRequestTimeout}, {Status: http.StatusProxyAuthRequired},
-			{Status: http.StatusPaymentRequired, Code: "quota_exceeded"}, {Status: http.StatusForbidden, Code: "authorization_invalid"}, {Status: http.StatusOK},
+			{Status: http.StatusForbidden},
+			{Status: http.StatusNotFound},
+			{Status: http.StatusRequestTimeout},
+			{Status: http.StatusProxyAuthRequired},
+			{Status: http.StatusPaymentRequired, Code: "quota_exceeded"},
+			{Status: http.StatusForbidden, Code: "authorization_invalid"},
+			{Status: http.StatusOK},
 		},
 		apierr.TokenExpired: {
-			{Status: http.StatusUnauthorized, Code: "refresh_token_invalid"}, {Status: http.StatusNotFound, Code: "resource_not_found"},
-			{Status: http.StatusBadRequest, Code: "session_id_invalid"}, {Status: http.StatusGone, Code: "session_ended"},
+			{Status: http.StatusUnauthorized, Code: "refresh_token_invalid"},
+			{Status: http.StatusNotFound, Code: "resource_not_found"},
+			{Status: http.StatusBadRequest, Code: "session_id_invalid"},
+			{Status: http.StatusGone, Code: "session_ended"},
 		},
 	} {
 		for _, refusal := range refusals {
