@@ -107,3 +107,24 @@ func TestHandshakeCountsOnce(t *testing.T) {
 		b.pageIs(t, http.StatusOK, ada.ID)
 	})
 }
+
+// TestAttackNonceInTheAnswer: a sibling site plants a nonce that Clerk's refusal of it happens to repeat, so that the code of the refusal
+// is not shown, or one that a firewall in front of Clerk refuses. That is no outage, and locks nobody out.
+func TestAttackNonceInTheAnswer(t *testing.T) {
+	t.Parallel()
+	s := clerkSite(t, true, true, "", "respond ok")
+	b := newBrowser(t, s)
+	b.signIn(t, b.visit(t, "/"), "ada")
+	for _, nonce := range []string{"e", "_", "resource_not_found", "..%2F..%2Fetc%2Fpasswd", "%3Cscript%3E"} {
+		b.expire(t, "ada")
+		b.set(t, &http.Cookie{Name: "__clerk_handshake_nonce", Value: nonce, Path: "/"})
+		if got := b.visit(t, "/"); got.StatusCode != http.StatusOK || string(got.body) != "ok" {
+			t.Errorf("%s: status %d, %s", nonce, got.StatusCode, got.body)
+		}
+	}
+	b.rest(t)
+	b.expire(t, "ada")
+	if got := b.fetch(t, "/"); got.StatusCode != http.StatusOK {
+		t.Errorf("a script's request: status %d, %s", got.StatusCode, got.body)
+	}
+}

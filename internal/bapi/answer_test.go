@@ -51,9 +51,9 @@ func TestAnswers(t *testing.T) {
 		"code of two lines":      {status: 401, body: `{"errors":[{"code":"a\nb"}]}`},
 		"code a sentence":        {status: 401, body: `{"errors":[{"code":"No such thing."}]}`},
 		"code too long":          {status: 401, body: `{"errors":[{"code":"` + strings.Repeat("a", 65) + `"}]}`},
-		"code repeats the key":   {status: 401, body: `{"errors":[{"code":"x` + secretKey + `"}]}`},
-		"code repeats the token": {status: 401, body: `{"errors":[{"code":"` + refreshToken + `"}]}`},
-		"code repeats the nonce": {status: 401, body: `{"errors":[{"code":"` + nonce + `"}]}`},
+		"code repeats the key":   {status: 401, body: `{"errors":[{"code":"x` + secretKey + `"}]}`, code: CodeHidden},
+		"code repeats the token": {status: 401, body: `{"errors":[{"code":"` + refreshToken + `"}]}`, code: CodeHidden},
+		"code repeats the nonce": {status: 401, body: `{"errors":[{"code":"` + nonce + `"}]}`, code: CodeHidden},
 	} {
 		for method, ask := range calls {
 			if strings.HasSuffix(name, "the token") && method == "HandshakePayload" || strings.HasSuffix(name, "the nonce") && method == "RefreshSession" {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 
@@ -25,11 +26,14 @@ const (
 	defaultTimeout    = 3 * time.Second
 	defaultConcurrent = 32
 
-	maxNonce     = 512
 	maxRefresh   = 4 << 10 // as long as browsers let a cookie be
 	maxSessionID = 64
 	maxAnswer    = 1 << 20
 )
+
+// noncePattern has all that encoders of random bytes make. What looks like something else is not sent: a firewall in front of Clerk
+// could answer it, as if Clerk were away.
+var noncePattern = regexp.MustCompile(`^[A-Za-z0-9._~+/=-]{1,512}$`)
 
 // Options of a client. The zero value of each field but SecretKey is usable.
 type Options struct {
@@ -93,7 +97,7 @@ func (c *Client) Close() {
 
 // HandshakePayload returns the Set-Cookie fields that the nonce of a handshake stands for. An error is an [*Error].
 func (c *Client) HandshakePayload(ctx context.Context, nonce string) ([]string, error) {
-	if nonce == "" || len(nonce) > maxNonce {
+	if !noncePattern.MatchString(nonce) || strings.Contains(nonce, "..") {
 		return nil, notAsked("nonce_invalid", errNonce)
 	}
 	u := c.base.JoinPath("v1", "clients", "handshake_payload")

@@ -50,11 +50,11 @@ func wantHeader(t testing.TB, h http.Header) {
 func TestHandshakePayload(t *testing.T) {
 	t.Parallel()
 	base, got := record(t, `{"directives":["__session=a; Path=/","__client_uat=1"]}`)
-	list, err := newClient(t, Options{URL: base}).HandshakePayload(t.Context(), "a b&c=d/../%41#é")
+	list, err := newClient(t, Options{URL: base}).HandshakePayload(t.Context(), "aB9-_.~+/=")
 	if err != nil || !slices.Equal(list, []string{"__session=a; Path=/", "__client_uat=1"}) {
 		t.Fatalf("got %q, %v", list, err)
 	}
-	if want := "/v1/clients/handshake_payload?nonce=a+b%26c%3Dd%2F..%2F%2541%23%C3%A9"; got.uri != want || got.method != http.MethodGet {
+	if want := "/v1/clients/handshake_payload?nonce=aB9-_.~%2B%2F%3D"; got.uri != want || got.method != http.MethodGet {
 		t.Errorf("%s %s, want GET %s", got.method, got.uri, want)
 	}
 	if got.body != "" || got.header.Get("Content-Type") != "" {
@@ -186,10 +186,10 @@ func TestIDThatCannotBeOneIsNotSent(t *testing.T) {
 			t.Fatalf("session id %q: %v, asked %v", sid, err, asked)
 		}
 	}
-	for _, nonce := range []string{"", strings.Repeat("n", 513)} {
+	for _, nonce := range []string{"", strings.Repeat("n", 513), "<script>", "../../etc/passwd", "a b", "a\x00", "a\n", "ä", "a%2f", "a;b", "a'b", `a"b`, "a&b"} {
 		_, err := c.HandshakePayload(t.Context(), nonce)
 		if e := wantError(t, err); asked || e.Status != http.StatusBadRequest || e.Code != "nonce_invalid" {
-			t.Fatalf("nonce of %d bytes: %v, asked %v", len(nonce), err, asked)
+			t.Fatalf("nonce %q: %v, asked %v", nonce, err, asked)
 		}
 	}
 	long := refresh

@@ -94,8 +94,7 @@ func (c *Client) request(ctx context.Context, q call) (*http.Request, error) {
 
 var codePattern = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
 
-// refused is the error for an answer with another status than 200. Its code is left out if it is none, or repeats what
-// was sent.
+// refused is the error for an answer with another status than 200. Its code is left out if it is none.
 func (c *Client) refused(status int, doc []byte, secrets []string) *Error {
 	e := &Error{Status: status}
 	switch status / 100 {
@@ -112,7 +111,7 @@ func (c *Client) refused(status int, doc []byte, secrets []string) *Error {
 	}
 	for _, s := range append(secrets, c.key) {
 		if s != "" && strings.Contains(code, s) {
-			return e
+			code = CodeHidden
 		}
 	}
 	e.Code = code

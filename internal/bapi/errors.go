@@ -16,9 +16,15 @@ type Error struct {
 	// Status of the answer; 0 if there was none. 400 with Err stands for a nonce or a session id that was not even
 	// sent, because it cannot be one.
 	Status int
-	Code   string // of the first error in the answer, such as "refresh_token_invalid"
-	Err    error  // why there was no answer, or none that can be read
+	// Code of the first error in the answer, such as "refresh_token_invalid"; CodeHidden if it repeats what was sent; empty if the answer
+	// is none of Clerk's.
+	Code string
+	Err  error // why there was no answer, or none that can be read
 }
+
+// CodeHidden stands for a code of Clerk's that repeats what was sent, and so is not shown. Whoever chose that cannot have Clerk's answer
+// taken for no answer of Clerk's.
+const CodeHidden = "hidden"
 
 // Error says what happened, for an operator.
 func (e *Error) Error() string {
@@ -39,7 +45,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 var (
-	errNonce     = errors.New("not asked, since no nonce is empty or as long")
+	errNonce     = errors.New("not asked, since that is no nonce")
 	errRefresh   = errors.New("not asked, since no refresh token is as long")
 	errSessionID = errors.New("not asked, since the session id has to be 1 to 64 letters, digits and underscores")
 	errRequest   = errors.New("the request could not be made")

@@ -133,6 +133,7 @@ func TestRefusalsThatAreNotOfTheSession(t *testing.T) {
 			{Status: http.StatusNotFound, Code: "resource_not_found"},
 			{Status: http.StatusBadRequest, Code: "session_id_invalid"},
 			{Status: http.StatusGone, Code: "session_ended"},
+			{Status: http.StatusNotFound, Code: bapi.CodeHidden},
 		},
 	} {
 		for _, refusal := range refusals {
