@@ -237,3 +237,62 @@ func TestErrorPageOfTheManual(t *testing.T) {
 		}
 	}
 }
+
+// TestAttackErrorBeforeClerkAuth: what Caddy refuses before the site's clerk_auth has run comes to handle_errors with the headers that
+// the client sent. An application that makes the error page, as the manual has it, is told by them who somebody is no more than elsewhere.
+func TestAttackErrorBeforeClerkAuth(t *testing.T) {
+	t.Parallel()
+	manual, err := os.ReadFile("../docs/protect-a-site.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example := regexp.MustCompile("(?s)\n```caddyfile\napp.example.com \\{\n([^`]*handle_errors \\{\n[^`]*)}\n```").FindSubmatch(manual)
+	if example == nil {
+		t.Fatal("the manual has no example of an error page that an application makes")
+	}
+	const before = "basic_auth /inner {\nBob $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\n"
+	stack := newLiveStack(t)
+	for _, guarded := range []bool{true, false} {
+		lines := before + atStandIns(t, stack, string(example[1]))
+		if !guarded { // or the attack is none
+			lines = regexp.MustCompile(`(?s)(rewrite /error[^\n]*\n).*(\s+reverse_proxy)`).ReplaceAllString(lines, "$1$2")
+		}
+		s := newSite(t, stack, lines)
+		for name, line := range map[string]string{
+			"no password":            "GET /inner HTTP/1.1\r\n",
+			"a method of 33 letters": strings.Repeat("A", 33) + " /any HTTP/1.1\r\n",
+		} {
+			s.http.reset()
+			s.sendRaw(t, line+"Host: app.example.com\r\nX-Clerk-User-Id: user_victim\r\nX_Clerk_User_Id: user_victim\r\nX.Clerk-Org-Role: org:admin\r\nConnection: close\r\n\r\n")
+			asked, _ := s.http.last()
+			if asked == nil || asked.URL.Path != "/error" {
+				t.Fatalf("%s: the application was asked for %+v", name, asked)
+			}
+			told := false
+			for field := range asked.Header {
+				told = told || strings.HasPrefix(strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(field)), "x-clerk-")
+			}
+			if told == guarded {
+				t.Errorf("%s, guarded %t: the application is told %v", name, guarded, asked.Header)
+			}
+		}
+	}
+}
+
+// sendRaw sends text, and waits for the answer.
+func (s *site) sendRaw(t *testing.T, text string) {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+}

@@ -183,7 +183,9 @@ func cleanUp(t testing.TB, routes caddyhttp.RouteList) {
 				cleanUp(t, h.Routes)
 			case *caddyauth.Authentication:
 				for _, p := range h.Providers {
-					cleanUpModule(t, p)
+					if _, ours := p.(*ClerkProvider); ours {
+						cleanUpModule(t, p)
+					}
 				}
 			case *ClerkAuth, *Handler:
 				cleanUpModule(t, h)
