@@ -143,6 +143,9 @@ func (h *ClerkAuth) checkWritten() error {
 // ServeHTTP lets the request pass, or answers it.
 func (h *ClerkAuth) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	h.headers.clear(r)
+	if r.URL.Opaque != "" {
+		return refuseOpaque(w, r)
+	}
 	at := publicURL(r)
 	o := h.decide(r, at)
 	switch {
@@ -209,6 +212,14 @@ func (h *ClerkAuth) turnAway(w http.ResponseWriter, r *http.Request, o *clerk.Ou
 		setCookies(w.Header(), o.Cookies)
 	}
 	return refuse(w, r, h.Errors, "http.clerk_auth.code", refusal)
+}
+
+// refuseOpaque answers a target such as x:http://host/members. It has no path for Caddy, and /members for an application (RFC 9112, 3.2.2),
+// which is asked for it whatever the site's rewrites make of the path. So it does not come to handle_errors, either. Nobody means it.
+func refuseOpaque(w http.ResponseWriter, r *http.Request) error {
+	authenticated(r, authRefused)
+	return refuse(w, r, errorsJSON, "http.clerk_auth.code",
+		apierr.New(http.StatusBadRequest, apierr.BadRequest, "The request's target has no path. Begin it with a slash."))
 }
 
 // send redirects a browser to Clerk, or to itself without what Clerk added to the URL.

@@ -68,7 +68,7 @@ func (f *Forwarder) Append(ctx context.Context, h http.Header, b Batch) (Receipt
 	} else {
 		defer resp.Body.Close()
 		out.UpstreamStatus = resp.StatusCode
-		receipt, err = x.receive(h, resp)
+		receipt, err = x.receive(h, resp, len(b.Rows)) // a row has a byte at least
 	}
 	out.Err = causeOf(err)
 	return receipt, out, err
@@ -92,8 +92,8 @@ func (b *Batch) request() Request {
 	}
 }
 
-// receive reads the answer to a batch.
-func (x *exchange) receive(h http.Header, resp *http.Response) (Receipt, error) {
+// receive reads the answer to a batch, which has at most so many rows.
+func (x *exchange) receive(h http.Header, resp *http.Response, most int) (Receipt, error) {
 	dropSecrets(resp.Header, x.token)
 	switch status := resp.StatusCode; {
 	case status >= 500, status < 200, status == http.StatusRequestTimeout:
@@ -102,15 +102,15 @@ func (x *exchange) receive(h http.Header, resp *http.Response) (Receipt, error) 
 		return Receipt{Fate: FateRefused}, x.refusal(h, resp)
 	}
 	r := Receipt{Fate: FateTaken, Status: resp.StatusCode}
-	if err := x.readReceipt(&r, resp); err != nil {
+	if err := x.readReceipt(&r, resp, most); err != nil {
 		return Receipt{Fate: FateTaken}, x.unanswered(err)
 	}
 	passReports(h, resp.Header)
 	return r, nil
 }
 
-// readReceipt reads the numbers of Tinybird's answer.
-func (x *exchange) readReceipt(r *Receipt, resp *http.Response) error {
+// readReceipt reads the numbers of Tinybird's answer. Of more rows than were sent it says nothing.
+func (x *exchange) readReceipt(r *Receipt, resp *http.Response, most int) error {
 	if unframed(resp) {
 		return errUnframed
 	}
@@ -126,7 +126,7 @@ func (x *exchange) readReceipt(r *Receipt, resp *http.Response) error {
 	if len(body) > maxReceipt || json.Unmarshal(body, &told) != nil {
 		return errReceipt
 	}
-	if told.Successful == nil || told.Quarantined == nil || *told.Successful < 0 || *told.Quarantined < 0 {
+	if told.Successful == nil || told.Quarantined == nil || min(*told.Successful, *told.Quarantined) < 0 || max(*told.Successful, *told.Quarantined) > most {
 		return errReceipt
 	}
 	r.Successful, r.Quarantined = *told.Successful, *told.Quarantined

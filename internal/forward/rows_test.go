@@ -94,6 +94,8 @@ func TestAppendFailures(t *testing.T) {
 		"no numbers":           {answer(202, `{}`), 502, apierr.UpstreamUnreachable, FateTaken},
 		"half of the numbers":  {answer(202, `{"successful_rows":2}`), 502, apierr.UpstreamUnreachable, FateTaken},
 		"negative numbers":     {answer(202, `{"successful_rows":-2,"quarantined_rows":0}`), 502, apierr.UpstreamUnreachable, FateTaken},
+		"too many":             {answer(202, `{"successful_rows":9223372036854775807,"quarantined_rows":0}`), 502, apierr.UpstreamUnreachable, FateTaken},
+		"too many put aside":   {answer(202, `{"successful_rows":0,"quarantined_rows":9223372036854775807}`), 502, apierr.UpstreamUnreachable, FateTaken},
 		"no content":           {answer(204, ""), 502, apierr.UpstreamUnreachable, FateTaken},
 		"too long":             {answer(200, `{"successful_rows":2,"quarantined_rows":0}`+strings.Repeat(" ", maxReceipt)), 502, apierr.UpstreamUnreachable, FateTaken},
 		"closed before header": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 502, apierr.UpstreamUnreachable, FateUnknown},
