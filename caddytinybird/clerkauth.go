@@ -218,6 +218,7 @@ func (h *ClerkAuth) turnAway(w http.ResponseWriter, r *http.Request, o *clerk.Ou
 // which is asked for it whatever the site's rewrites make of the path. So it does not come to handle_errors, either. Nobody means it.
 func refuseOpaque(w http.ResponseWriter, r *http.Request) error {
 	authenticated(r, authRefused)
+	explain(w.Header(), &clerk.Outcome{Status: clerk.SignedOut})
 	return refuse(w, r, errorsJSON, "http.clerk_auth.code",
 		apierr.New(http.StatusBadRequest, apierr.BadRequest, "The request's target has no path. Begin it with a slash."))
 }

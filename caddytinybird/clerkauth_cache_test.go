@@ -108,6 +108,29 @@ func TestAttackCachedRows(t *testing.T) {
 	}
 }
 
+// TestAttackCachedBusyRefusal: where the site has caches keep everything, they do not keep that one tenant has too many queries under way,
+// to give it to the others.
+func TestAttackCachedBusyRefusal(t *testing.T) {
+	t.Parallel()
+	stack := newLiveStack(t)
+	h := hold(t, stack)
+	s := newSite(t, stack, allCached()+"tinybird {\nclerk {pk} {\nissuer {issuer}\n}\nsigning_key "+secretFile(t, stack.API.SigningKey())+
+		"\nworkspace_id "+stack.API.WorkspaceID()+"\nupstream "+stack.APIURL+"\nconcurrency 1\npipe top_pages {\nfixed_param organization_id {clerk.org.id}\n}\n}")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.ask(t, "/v0/pipes/top_pages.json?hold", s.withCookies(t, "ada"))
+	}()
+	<-h.arrived
+	got := s.ask(t, "/v0/pipes/top_pages.json", s.withCookies(t, "ada"))
+	if got.StatusCode != http.StatusTooManyRequests || got.Header.Get("Retry-After") == "" {
+		t.Errorf("status %d, %v", got.StatusCode, got.Header)
+	}
+	notForCDNs(t, "busy", got.Header)
+	h.release()
+	<-ended
+}
+
 // TestAttackCachedRefusals: where the site has the caches in front of it keep everything, they keep no answer of clerk_auth's own: a
 // redirect can hold a session token, a refusal can set a session's cookies, and each would be given to people who are signed in.
 func TestAttackCachedRefusals(t *testing.T) {

@@ -44,8 +44,8 @@ func TestAttackErrorBeforeClerkAuth(t *testing.T) {
 	}
 }
 
-// sendRaw sends text, and returns the status of the answer.
-func (s *site) sendRaw(t *testing.T, text string) (status int) {
+// sendRaw sends text, and returns the answer without its body.
+func (s *site) sendRaw(t *testing.T, text string) *http.Response {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *site) sendRaw(t *testing.T, text string) (status int) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	return resp.StatusCode
+	return resp
 }
 
 // errorPageOfAnApplication is the manual's example.
@@ -82,7 +82,7 @@ func errorPageOfAnApplication(t *testing.T) string {
 func TestAttackTargetWithoutAPath(t *testing.T) {
 	t.Parallel()
 	stack := newLiveStack(t)
-	s := newSite(t, stack, "basic_auth /inner {\nBob $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\n"+atStandIns(t, stack, errorPageOfAnApplication(t)))
+	s := newSite(t, stack, allCached()+"basic_auth /inner {\nBob $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\n"+atStandIns(t, stack, errorPageOfAnApplication(t)))
 	for _, line := range []string{
 		"GET x:http://h/members HTTP/1.1\r\n", "POST http:http://h/members HTTP/1.1\r\n", "GET x:members HTTP/1.1\r\n", "GET x:http://h/members?a=b HTTP/1.1\r\n",
 		strings.Repeat("A", 33) + " x:http://h/members HTTP/1.1\r\n",
@@ -97,9 +97,11 @@ func TestAttackTargetWithoutAPath(t *testing.T) {
 			if err := r.Header.Write(&header); err != nil {
 				t.Fatal(err)
 			}
-			if status := s.sendRaw(t, line+"Host: app.example.com\r\nConnection: close\r\n"+header.String()+"\r\n"); status != http.StatusBadRequest && status != http.StatusMethodNotAllowed {
-				t.Errorf("%s, %s: status %d", name, line, status)
+			got := s.sendRaw(t, line+"Host: app.example.com\r\nConnection: close\r\n"+header.String()+"\r\n")
+			if got.StatusCode != http.StatusBadRequest && got.StatusCode != http.StatusMethodNotAllowed {
+				t.Errorf("%s, %s: status %d", name, line, got.StatusCode)
 			}
+			notForCDNs(t, name+", "+line, got.Header)
 			if asked, n := s.http.last(); n > 0 && asked.URL.Path != "/error" {
 				t.Errorf("%s, %s: the application was asked for %s", name, line, asked.RequestURI)
 			}

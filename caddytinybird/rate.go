@@ -3,6 +3,7 @@ package caddytinybird
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -70,9 +71,13 @@ func (h *Handler) enter(header http.Header, pipe, gate string, most int) (rateli
 	if !ok {
 		h.of(pipe).busy().Inc()
 		// They are the error's as well: where an answer is shared, it reaches others than the one whose header this is.
-		ratelimit.SetBusyHeaders(header, most)
 		refusal := tooMany(errBusy)
-		refusal.Header = header.Clone()
+		refusal.Header = make(http.Header)
+		if policy := header["Ratelimit-Policy"]; len(policy) > 0 {
+			refusal.Header.Set("RateLimit-Policy", policy[0])
+		}
+		ratelimit.SetBusyHeaders(refusal.Header, most)
+		maps.Copy(header, refusal.Header)
 		return ratelimit.Place{}, refusal
 	}
 	return place, nil

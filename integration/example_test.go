@@ -57,14 +57,22 @@ func TestExampleIsValid(t *testing.T) {
 	file := filepath.Join(module, "Caddyfile.example")
 	for _, command := range []string{"adapt", "validate"} {
 		out, err := once(t, env, command, "--adapter", "caddyfile", "--config", file)
-		if err != nil {
+		if err != nil || complains(out) {
 			t.Errorf("caddy %s: %v\n%s", command, err, out)
-		}
-		if strings.Contains(out, `"level":"warn"`) || strings.Contains(out, `"level":"error"`) {
-			t.Errorf("caddy %s warns:\n%s", command, out)
 		}
 	}
 	t.Logf("%d connections were tried; none was answered", tried.Load())
+}
+
+// complains reports whether a command of Caddy's warned of something in the config. That the example's Clerk has no keys, because there is no
+// such Clerk, a machine may find out before the command has ended.
+func complains(out string) bool {
+	for line := range strings.Lines(out) {
+		if (strings.Contains(line, `"level":"warn"`) || strings.Contains(line, `"level":"error"`)) && !strings.Contains(line, `"msg":"keys of Clerk could not be loaded"`) {
+			return true
+		}
+	}
+	return false
 }
 
 // TestExampleIsFormatted: as `caddy fmt` would have it, which Caddy otherwise says on every start.

@@ -155,7 +155,7 @@ func TestPackagedCaddyfile(t *testing.T) {
 		{"validate", "--adapter", "caddyfile", "--config", config},
 		{"fmt", "--diff", config},
 	} {
-		if out, err := once(t, exampleEnv(), args...); err != nil || strings.Contains(out, `"level":"warn"`) {
+		if out, err := once(t, exampleEnv(), args...); err != nil || complains(out) {
 			t.Errorf("caddy %s: %v\n%s", args[0], err, out)
 		}
 	}

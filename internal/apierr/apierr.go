@@ -121,11 +121,11 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// SetHeaders puts the headers of the refusal on h: its own, and Cache-Control, because a refusal is as
+// SetHeaders puts the headers of the refusal on h: its own, and Cache-Control, whatever is said there, because a refusal is as
 // private as an answer.
 func (e *Error) SetHeaders(h http.Header) {
-	h.Set("Cache-Control", "private, no-store")
 	maps.Copy(h, e.Header)
+	h.Set("Cache-Control", "private, no-store")
 }
 
 type sentence struct {
