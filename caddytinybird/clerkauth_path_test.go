@@ -1,11 +1,8 @@
 package caddytinybird
 
 import (
-	"bufio"
 	"crypto/tls"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -80,22 +77,11 @@ func (s *site) getRaw(t *testing.T, target string, change func(*http.Request)) i
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("X-Clerk-User-Id", "user_victim")
 	change(r)
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
-	if err != nil {
+	var header strings.Builder
+	if err := r.Header.Write(&header); err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n", target)
-	if err := r.Header.Write(conn); err != nil {
-		t.Fatal(err)
-	}
-	io.WriteString(conn, "\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp.Body.Close()
-	return resp.StatusCode
+	return s.sendRaw(t, "GET "+target+" HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n"+header.String()+"\r\n").StatusCode
 }
 
 // getHTTP2 is getRaw by HTTP/2, where the target is the field :path.
