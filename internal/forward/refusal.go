@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -142,7 +143,7 @@ func setLimits(e *apierr.Error, h, upstream http.Header) {
 	}
 	for name, v := range upstream {
 		if isRateLimit(name) {
-			e.Header[name] = v
+			e.Header[name] = slices.Clone(v) // upstream's are shared by all who wait for an answer
 		}
 	}
 	s := 1
