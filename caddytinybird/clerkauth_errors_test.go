@@ -2,7 +2,7 @@ package caddytinybird
 
 import (
 	"bufio"
-	"io"
+	"bytes"
 	"net"
 	"net/http"
 	"os"
@@ -24,11 +24,11 @@ func TestAttackErrorBeforeClerkAuth(t *testing.T) {
 		}
 		s := newSite(t, stack, lines)
 		for name, line := range map[string]string{
-			"no password":            "GET /inner HTTP/1.1\r\n",
-			"a method of 33 letters": strings.Repeat("A", 33) + " /any HTTP/1.1\r\n",
+			"no password":            "GET /inner",
+			"a method of 33 letters": strings.Repeat("A", 33) + " /any",
 		} {
 			s.http.reset()
-			s.sendRaw(t, line+"Host: app.example.com\r\nX-Clerk-User-Id: user_victim\r\nX_Clerk_User_Id: user_victim\r\nX.Clerk-Org-Role: org:admin\r\nConnection: close\r\n\r\n")
+			s.sendRaw(t, line, http.Header{"X-Clerk-User-Id": {"user_victim"}, "X_Clerk_User_Id": {"user_victim"}, "X.Clerk-Org-Role": {"org:admin"}})
 			asked, _ := s.http.last()
 			if asked == nil || asked.URL.Path != "/error" {
 				t.Fatalf("%s: the application was asked for %+v", name, asked)
@@ -44,15 +44,20 @@ func TestAttackErrorBeforeClerkAuth(t *testing.T) {
 	}
 }
 
-// sendRaw sends text, and returns the answer without its body.
-func (s *site) sendRaw(t *testing.T, text string) *http.Response {
+// sendRaw sends a request with the method and the target as they are written, and returns the answer without its body.
+func (s *site) sendRaw(t *testing.T, line string, header http.Header) *http.Response {
 	t.Helper()
+	text := bytes.NewBufferString(line + " HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n")
+	if err := header.Write(text); err != nil {
+		t.Fatal(err)
+	}
+	text.WriteString("\r\n")
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, text); err != nil {
+	if _, err := text.WriteTo(conn); err != nil {
 		t.Fatal(err)
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -66,13 +71,19 @@ func (s *site) sendRaw(t *testing.T, text string) *http.Response {
 // errorPageOfAnApplication is the manual's example.
 func errorPageOfAnApplication(t *testing.T) string {
 	t.Helper()
+	return exampleWith(t, `handle_errors \{\n`)
+}
+
+// exampleWith is the inside of the manual's first example of a site that matches the pattern.
+func exampleWith(t *testing.T, pattern string) string {
+	t.Helper()
 	manual, err := os.ReadFile("../docs/protect-a-site.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	example := regexp.MustCompile("(?s)\n```caddyfile\napp.example.com \\{\n([^`]*handle_errors \\{\n[^`]*)}\n```").FindSubmatch(manual)
+	example := regexp.MustCompile("(?s)\n```caddyfile\napp.example.com \\{\n([^`]*" + pattern + "[^`]*)}\n```").FindSubmatch(manual)
 	if example == nil {
-		t.Fatal("the manual has no example of an error page that an application makes")
+		t.Fatalf("the manual has no example with %s", pattern)
 	}
 	return string(example[1])
 }
@@ -84,8 +95,7 @@ func TestAttackTargetWithoutAPath(t *testing.T) {
 	stack := newLiveStack(t)
 	s := newSite(t, stack, allCached()+"basic_auth /inner {\nBob $2a$14$Zkx19XLiW6VYouLHR5NmfOFU0z2GTNmpkT/5qqR7hx4IjWJPDhjvG\n}\n"+atStandIns(t, stack, errorPageOfAnApplication(t)))
 	for _, line := range []string{
-		"GET x:http://h/members HTTP/1.1\r\n", "POST http:http://h/members HTTP/1.1\r\n", "GET x:members HTTP/1.1\r\n", "GET x:http://h/members?a=b HTTP/1.1\r\n",
-		strings.Repeat("A", 33) + " x:http://h/members HTTP/1.1\r\n",
+		"GET x:http://h/members", "POST http:http://h/members", "GET x:members", "GET x:http://h/members?a=b", strings.Repeat("A", 33) + " x:http://h/members",
 	} {
 		for name, as := range map[string]func(*http.Request){"nobody": func(*http.Request) {}, "nobody's page": asDocument, "a member": s.as(t, "ada")} {
 			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
@@ -93,11 +103,7 @@ func TestAttackTargetWithoutAPath(t *testing.T) {
 				t.Fatal(err)
 			}
 			as(r)
-			var header strings.Builder
-			if err := r.Header.Write(&header); err != nil {
-				t.Fatal(err)
-			}
-			got := s.sendRaw(t, line+"Host: app.example.com\r\nConnection: close\r\n"+header.String()+"\r\n")
+			got := s.sendRaw(t, line, r.Header)
 			if got.StatusCode != http.StatusBadRequest && got.StatusCode != http.StatusMethodNotAllowed {
 				t.Errorf("%s, %s: status %d", name, line, got.StatusCode)
 			}

@@ -77,11 +77,7 @@ func (s *site) getRaw(t *testing.T, target string, change func(*http.Request)) i
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	r.Header.Set("X-Clerk-User-Id", "user_victim")
 	change(r)
-	var header strings.Builder
-	if err := r.Header.Write(&header); err != nil {
-		t.Fatal(err)
-	}
-	return s.sendRaw(t, "GET "+target+" HTTP/1.1\r\nHost: app.example.com\r\nConnection: close\r\n"+header.String()+"\r\n").StatusCode
+	return s.sendRaw(t, "GET "+target, r.Header).StatusCode
 }
 
 // getHTTP2 is getRaw by HTTP/2, where the target is the field :path.

@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -215,16 +213,9 @@ func answerTo(t *testing.T, address string) http.Header {
 // page says.
 func TestErrorPageOfTheManual(t *testing.T) {
 	t.Parallel()
-	manual, err := os.ReadFile("../docs/protect-a-site.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	example := regexp.MustCompile("(?s)\n```caddyfile\napp.example.com \\{\n([^`]*errors caddy[^`]*)}\n```").FindSubmatch(manual)
-	if example == nil {
-		t.Fatal("the manual has no example of an error page")
-	}
+	example := exampleWith(t, "errors caddy")
 	stack := newLiveStack(t)
-	s := newSite(t, stack, strings.ReplaceAll(atStandIns(t, stack, string(example[1])), "templates\n", ""))
+	s := newSite(t, stack, strings.ReplaceAll(atStandIns(t, stack, example), "templates\n", ""))
 	s.http.answer = func(w http.ResponseWriter) { w.Header().Set("Cache-Control", "public, max-age=60") }
 	for status, as := range map[int]func(*http.Request){http.StatusUnauthorized: nil, http.StatusForbidden: s.as(t, "ada", devstack.NoOrganization())} {
 		got := s.ask(t, "/", as)
