@@ -126,12 +126,10 @@ func (s *Set) ask(ctx context.Context, found func() bool) (proven bool, err erro
 	if f != nil && err == nil && f.ok {
 		return fresh, nil
 	}
-	select {
-	case <-s.stopped:
+	if s.isClosed() {
 		return false, errClosed
-	default:
-		return false, err
 	}
+	return false, err
 }
 
 func notFound(kid string) error {

@@ -231,12 +231,15 @@ func (s *Set) Generation() uint64 {
 // Confirmed says whether the present keys came from the issuer. While they are only the store's, a key that is
 // missing or does not match proves nothing about a token: the issuer may have rotated while this process was away. Nor
 // does it when the set is closed, and learns of no new keys.
-func (s *Set) Confirmed() bool {
+func (s *Set) Confirmed() bool { return !s.isClosed() && s.snap.Load().confirmed() }
+
+// isClosed is closed without the lock.
+func (s *Set) isClosed() bool {
 	select {
 	case <-s.stopped:
-		return false
+		return true
 	default:
-		return s.snap.Load().confirmed()
+		return false
 	}
 }
 
